@@ -1,0 +1,1 @@
+"""What a spec may name: each component builds its part of a block's graph."""

@@ -1,0 +1,1 @@
+"""From a plan to the text of a package; the only place that uses Jinja."""

@@ -1,0 +1,1 @@
+"""Targets: what the compiler must know of a chip, as data."""

@@ -1,0 +1,1 @@
+"""The built-in passes, one a file; `pipelines.yaml` gives their order."""

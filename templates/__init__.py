@@ -1,0 +1,1 @@
+"""What is emitted: kernel families and the PyTorch package around them."""

@@ -1,0 +1,1 @@
+"""Kernel families: when each applies, beside the template of its text."""
