@@ -1,1 +1,1 @@
-"""The intermediate representation: dimension pairs, types, ops, graphs, weight programs and their text form."""
+"""The intermediate representation: dimension pairs, ops, graphs, weight programs, text form."""

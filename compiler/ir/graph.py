@@ -1,0 +1,285 @@
+"""The graph of one block: ops, parameters and inputs as nodes of a networkx multigraph."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import networkx as nx
+
+from ..errors import GraphError
+from .dims import BATCH, CONTEXT, TOKENS, Which
+from .op import Op
+from .types import TensorType
+
+_NAME = re.compile(r"[a-z_][a-z0-9_]*")
+
+
+@dataclass(frozen=True)
+class Value:
+    """One typed value; its name is unique in its graph and becomes the emitted variable."""
+
+    name: str
+    type: TensorType
+
+
+@dataclass(frozen=True)
+class Node:
+    """What defines one or more values: an op, an input or a parameter (`op` is None for both)."""
+
+    kind: str  # "op" | "input" | "param"
+    results: tuple[Value, ...]
+    op: Op | None = None
+    scope: str = ""
+    """The part of the spec it comes from, which heads its lines in emitted code."""
+
+    @property
+    def name(self) -> str:
+        return self.results[0].name
+
+
+class Graph:
+    """A dataflow graph in which every value is defined once; the only user of networkx."""
+
+    def __init__(self) -> None:
+        self.outputs: tuple[Value, ...] = ()
+        self.scope = ""
+        self._nx: nx.MultiDiGraph[str] = nx.MultiDiGraph()
+        self._producer: dict[str, tuple[str, int]] = {}  # value name -> node, index
+
+    # Building
+
+    def input(self, name: str, type: TensorType) -> Value:
+        return self._define(Node("input", (Value(name, type),)), ())[0]
+
+    def param(self, name: str, type: TensorType) -> Value:
+        """The parameter `name` of the block; asked for twice, it is one node."""
+        if name in self._producer:
+            value = self.value(name)
+            if self.node(value).kind != "param" or value.type != type:
+                raise GraphError(f"{name} is already {self.node(value).kind} {value.type}")
+            return value
+        return self._define(Node("param", (Value(name, type),)), ())[0]
+
+    def add(self, op: Op, *operands: Value, names: Sequence[str] = ()) -> tuple[Value, ...]:
+        """Append an op; its results are called `names`, or after the op."""
+        inferred = op.infer(*(v.type for v in operands))
+        types = inferred if isinstance(inferred, tuple) else (inferred,)
+        stems = names or (op.name,) * len(types)
+        if len(stems) != len(types):
+            raise GraphError(f"{op.name} has {len(types)} results, but {len(stems)} names")
+        taken: set[str] = set()
+        results = []
+        for stem, type in zip(stems, types, strict=True):
+            name = self.fresh(stem, taken)
+            taken.add(name)
+            results.append(Value(name, type))
+        return self._define(Node("op", tuple(results), op, self.scope), operands)
+
+    def fresh(self, stem: str, taken: Iterable[str] = ()) -> str:
+        """`stem`, or `stem_2`, `stem_3`, ... where it is taken."""
+        if stem not in self._producer and stem not in taken:
+            return stem
+        count = len(self._producer) + len(list(taken)) + 2
+        names = (f"{stem}_{i}" for i in range(2, count + 1))
+        return next(n for n in names if n not in self._producer and n not in taken)
+
+    def copy(self) -> Graph:
+        other = Graph()
+        other.outputs, other.scope = self.outputs, self.scope
+        other._nx, other._producer = self._nx.copy(), dict(self._producer)
+        return other
+
+    # Reading
+
+    def __contains__(self, value: Value) -> bool:
+        return value.name in self._producer and self.value(value.name) == value
+
+    def value(self, name: str) -> Value:
+        if name not in self._producer:
+            raise GraphError(f"there is no value %{name}")
+        node, index = self._producer[name]
+        return self._node(node).results[index]
+
+    def node(self, value: Value | str) -> Node:
+        """The node that defines a value."""
+        return self._node(self._producer[value if isinstance(value, str) else value.name][0])
+
+    def operands(self, node: Node) -> tuple[Value, ...]:
+        edges = sorted(self._nx.in_edges(node.name, data=True), key=lambda e: e[2]["slot"])
+        return tuple(self._node(source).results[data["index"]] for source, _, data in edges)
+
+    def users(self, value: Value) -> list[Node]:
+        """The nodes that read a value, each once."""
+        source, index = self._producer[value.name]
+        edges = self._nx.out_edges(source, data=True)
+        names = dict.fromkeys(user for _, user, data in edges if data["index"] == index)
+        return [self._node(name) for name in names]
+
+    def nodes(self) -> Iterator[Node]:
+        """All nodes in topological order; among the ready ones, the first defined comes first."""
+        rank = {name: i for i, name in enumerate(self._nx)}
+        for name in nx.lexicographical_topological_sort(self._nx, key=rank.__getitem__):
+            yield self._node(name)
+
+    def ancestors(self, values: Iterable[Value]) -> set[str]:
+        """The names of the nodes that these values are computed from, their own included."""
+        found: set[str] = set()
+        for value in values:
+            node = self._producer[value.name][0]
+            found |= {node, *nx.ancestors(self._nx, node)}
+        return found
+
+    @property
+    def inputs(self) -> tuple[Value, ...]:
+        return tuple(n.results[0] for n in map(self._node, self._nx) if n.kind == "input")
+
+    @property
+    def params(self) -> tuple[Value, ...]:
+        return tuple(n.results[0] for n in map(self._node, self._nx) if n.kind == "param")
+
+    # Rewriting
+
+    def replace(self, old: Sequence[Value], new: Sequence[Value]) -> None:
+        """Point every use of each old value at the new one, but for uses that `new` comes from.
+
+        A new value of another type is an error. What nothing reads any more is dropped, and a new
+        value takes the name of the old one that is gone.
+        """
+        keep = self.ancestors(new)
+        for before, after in zip(old, new, strict=True):
+            if before.type != after.type:
+                raise GraphError(f"%{before.name} is {before.type}, its replacement {after.type}")
+            source, index = self._producer[before.name]
+            target, target_index = self._producer[after.name]
+            for _, user, key, data in list(self._nx.out_edges(source, keys=True, data=True)):
+                if data["index"] == index and user not in keep:
+                    self._nx.remove_edge(source, user, key)
+                    self._nx.add_edge(target, user, index=target_index, slot=data["slot"])
+        self._move_before(old[0], keep)
+        swap = dict(zip(old, new, strict=True))
+        self.outputs = tuple(swap.get(v, v) for v in self.outputs)
+        self.prune()
+        for before, after in swap.items():
+            if before.name not in self._producer and after.name in self._producer:
+                self.rename(after.name, before.name)
+
+    def prune(self) -> list[str]:
+        """Drop the ops and parameters that no output needs; return the values dropped."""
+        live = self.ancestors(self.outputs)
+        dead = [n for n in map(self._node, list(self._nx)) if n.name not in live]
+        dropped = [v.name for n in dead if n.kind != "input" for v in n.results]
+        self._nx.remove_nodes_from([n.name for n in dead if n.kind != "input"])
+        for name in dropped:
+            del self._producer[name]
+        return dropped
+
+    def rename(self, old: str, new: str) -> None:
+        if new in self._producer:
+            raise GraphError(f"%{new} is already defined")
+        if not _NAME.fullmatch(new):
+            raise GraphError(f"{new!r} is no name of a value")
+        key, index = self._producer.pop(old)
+        node = self._node(key)
+        value = replace(node.results[index], name=new)
+        results = (*node.results[:index], value, *node.results[index + 1 :])
+        self._producer[new] = (key, index)
+        self._nx.nodes[key]["node"] = replace(node, results=results)
+        self.outputs = tuple(value if v.name == old else v for v in self.outputs)
+        if index == 0:  # the node's key is its first result's name
+            order = list(self._nx)
+            nx.relabel_nodes(self._nx, {key: new}, copy=False)
+            self._reorder([new if name == key else name for name in order])
+            for i, result in enumerate(results):
+                self._producer[result.name] = (new, i)
+
+    # Meaning
+
+    def evaluate(
+        self,
+        which: Which,
+        inputs: Mapping[str, Any],
+        params: Mapping[str, Any],
+        caches: Mapping[str, Any] | None = None,
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Run every op's reference; return all values by name, and the caches afterwards.
+
+        `caches` maps a cache to its rows [B, capacity, ...]; None is training, where the context
+        is the call itself. Raises `GraphError` where a result has not the shape of its type.
+        """
+        values: dict[str, Any] = {}
+        after = dict(caches or {})
+        named: dict[str, int] = {}
+        for node in self.nodes():
+            if node.op is None:
+                source = inputs if node.kind == "input" else params
+                results = (source[node.name],)
+            else:
+                op = node.op.at(which)
+                operands = [values[v.name] for v in self.operands(node)]
+                if op.stateful:
+                    cache = op.attributes()["cache"]
+                    result, rows = op.reference(*operands, after[cache] if caches else None)
+                    if caches:
+                        after[cache] = rows
+                    results = (result,)
+                else:
+                    out = op.reference(*operands)
+                    results = out if isinstance(out, tuple) else (out,)
+            for value, result in zip(node.results, results, strict=True):
+                _check_shape(value, result, which, named)
+                values[value.name] = result
+        return values, after
+
+    def _define(self, node: Node, operands: Sequence[Value]) -> tuple[Value, ...]:
+        for value in node.results:
+            if value.name in self._producer:
+                raise GraphError(f"%{value.name} is defined twice")
+            if not _NAME.fullmatch(value.name):
+                raise GraphError(f"{value.name!r} is no name of a value; use a-z, 0-9 and _")
+        for operand in operands:
+            if operand not in self:
+                raise GraphError(f"%{operand.name} is no value of this graph")
+        self._nx.add_node(node.name, node=node)
+        for slot, operand in enumerate(operands):
+            source, index = self._producer[operand.name]
+            self._nx.add_edge(source, node.name, index=index, slot=slot)
+        for index, value in enumerate(node.results):
+            self._producer[value.name] = (node.name, index)
+        return node.results
+
+    def _node(self, name: str) -> Node:
+        node: Node = self._nx.nodes[name]["node"]
+        return node
+
+    def _move_before(self, value: Value, nodes: set[str]) -> None:
+        """Order `nodes` that were defined later before the node of `value`."""
+        order = list(self._nx)
+        at = order.index(self._producer[value.name][0])
+        moved = [name for name in order[at:] if name in nodes]
+        rest = [name for name in order[at:] if name not in nodes]
+        if moved and rest:
+            self._reorder([*order[:at], *moved, *rest])
+
+    def _reorder(self, names: list[str]) -> None:
+        ordered: nx.MultiDiGraph[str] = nx.MultiDiGraph()
+        ordered.add_nodes_from((n, self._nx.nodes[n]) for n in names)
+        ordered.add_edges_from(self._nx.edges(data=True))
+        self._nx = ordered
+
+
+def _check_shape(value: Value, result: Any, which: Which, named: dict[str, int]) -> None:
+    shape = tuple(result.shape)
+    axes = value.type.shape
+    if len(shape) == len(axes):
+        for axis, length in zip(axes, shape, strict=True):
+            if isinstance(axis, str):
+                named.setdefault(axis, length)
+        if (
+            value.type.sizes(which, **{**dict.fromkeys((BATCH, TOKENS, CONTEXT), -1), **named})
+            == shape
+        ):
+            return
+    raise GraphError(f"the reference of %{value.name} gives {shape}, its type is {value.type}")

@@ -1,0 +1,182 @@
+"""A whole model: the blocks, one a distinct layer, and the schedule that repeats them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from ..errors import GraphError
+from .graph import Graph
+from .types import TensorType
+from .weights import Program
+
+PHASES = ("train", "prefill", "decode")
+
+EMBED, HEAD = "embed", "head"  # the first and the last entry of every schedule
+
+
+@dataclass(frozen=True)
+class Param:
+    """A parameter of a block: how the checkpoint's tensors make it, and the dtype it is held in."""
+
+    program: Program
+    dtype: str
+
+    @property
+    def type(self) -> TensorType:
+        return TensorType(self.dtype, self.program.shape)
+
+
+@dataclass
+class Block:
+    """A distinct layer: parameters and caches, and a graph for each of its phases.
+
+    Phases that are the same share one graph. A block takes the stream (one or more values [B, T,
+    D]) and `positions` [B, T], and returns the stream.
+    """
+
+    name: str
+    params: dict[str, Param] = field(default_factory=dict)
+    caches: dict[str, TensorType] = field(default_factory=dict)
+    """Cache name -> its rows [B, S, ...]."""
+    graphs: dict[tuple[str, ...], Graph] = field(default_factory=dict)
+
+    def graph(self, phase: str) -> Graph:
+        return next(graph for phases, graph in self.graphs.items() if phase in phases)
+
+    def split(self, phases: Sequence[str]) -> None:
+        """Give `phases` graphs of their own where they share one with others."""
+        graphs: dict[tuple[str, ...], Graph] = {}
+        for group, graph in self.graphs.items():
+            inside = tuple(p for p in group if p in phases)
+            outside = tuple(p for p in group if p not in phases)
+            for part in (inside, outside):
+                if part:
+                    graphs[part] = graph if part == group else graph.copy()
+        self.graphs = {g: graphs[g] for g in sorted(graphs, key=lambda g: PHASES.index(g[0]))}
+
+    def drop_unread(self) -> None:
+        """Forget the parameters that no graph reads."""
+        read = {value.name for graph in self.graphs.values() for value in graph.params}
+        self.params = {name: p for name, p in self.params.items() if name in read}
+
+    def copy(self) -> Block:
+        graphs = {phases: graph.copy() for phases, graph in self.graphs.items()}
+        return replace(self, params=dict(self.params), caches=dict(self.caches), graphs=graphs)
+
+
+@dataclass
+class Model:
+    """Blocks by name, and the order in which they run: (block, how many times)."""
+
+    name: str
+    dtype: str
+    blocks: dict[str, Block] = field(default_factory=dict)
+    schedule: tuple[tuple[str, int], ...] = ()
+    droppable: tuple[str, ...] = ()
+    """Patterns of checkpoint tensors that may be there and are not read."""
+
+    @property
+    def layers(self) -> int:
+        return sum(count for name, count in self.schedule if name not in (EMBED, HEAD))
+
+    def runs(self, at_most: int | None = None) -> Iterator[tuple[str, int]]:
+        """Each run of a block with its layer index; the embedding and the head have index 0.
+
+        With `at_most`, each entry of the schedule is repeated no more often, and layers are
+        counted as they then stand: the twin of a deep model is a shallow one.
+        """
+        layer = 0
+        for name, count in self.schedule:
+            inner = name not in (EMBED, HEAD)
+            for _ in range(count if at_most is None else min(count, at_most)):
+                yield name, layer if inner else 0
+                layer += inner
+
+    def shallow(self, at_most: int) -> Model:
+        """The same model with each entry of its schedule repeated at most so often."""
+        schedule = tuple((name, min(count, at_most)) for name, count in self.schedule)
+        return replace(self, schedule=schedule)
+
+    def copy(self) -> Model:
+        return replace(self, blocks={name: block.copy() for name, block in self.blocks.items()})
+
+
+def verify(model: Model) -> None:
+    """Check every rule that a graph can break; raise `GraphError` at the first that it does."""
+    for block in model.blocks.values():
+        try:
+            _verify_block(block)
+        except GraphError as error:
+            raise GraphError(f"block {block.name}: {error}") from None
+    stream: tuple[TensorType, ...] | None = None
+    for name, _ in model.schedule:
+        if name not in model.blocks:
+            raise GraphError(f"the schedule runs {name}, which is no block")
+        graph = next(iter(model.blocks[name].graphs.values()))
+        takes = tuple(v.type for v in graph.inputs if v.name not in ("tokens", "positions"))
+        if stream is not None and takes != stream:
+            raise GraphError(f"block {name} takes {_types(takes)}, but is given {_types(stream)}")
+        stream = tuple(v.type for v in graph.outputs)
+    for name, count in model.schedule:
+        graph = next(iter(model.blocks[name].graphs.values()))
+        takes = tuple(v.type for v in graph.inputs if v.name not in ("tokens", "positions"))
+        if count > 1 and takes != tuple(v.type for v in graph.outputs):
+            raise GraphError(f"block {name} is repeated, but does not return what it takes")
+
+
+def _verify_block(block: Block) -> None:
+    phases = [phase for group in block.graphs for phase in group]
+    if sorted(phases) != sorted(PHASES):
+        raise GraphError(f"has graphs for {', '.join(phases)}; it needs {', '.join(PHASES)} once")
+    signatures = {_signature(graph) for graph in block.graphs.values()}
+    if len(signatures) > 1:
+        raise GraphError("its phases take or return different values")
+    read: set[str] = set()
+    for phases_, graph in block.graphs.items():
+        try:
+            _verify_graph(graph, block.params, block.caches)
+        except GraphError as error:
+            raise GraphError(f"{'/'.join(phases_)}: {error}") from None
+        read |= {value.name for value in graph.params}
+    for name in block.params.keys() - read:
+        raise GraphError(f"parameter %{name} is read by no phase")
+
+
+def _verify_graph(
+    graph: Graph, params: Mapping[str, Param], caches: Mapping[str, TensorType]
+) -> None:
+    written: list[str] = []
+    for node in graph.nodes():
+        if node.kind == "param":
+            if node.name not in params:
+                raise GraphError(f"%{node.name} is no parameter of the block")
+            if params[node.name].type != node.results[0].type:
+                raise GraphError(
+                    f"%{node.name} is {node.results[0].type}, its program {params[node.name].type}"
+                )
+        if node.op is None:
+            continue
+        inferred = node.op.infer(*(v.type for v in graph.operands(node)))
+        types = inferred if isinstance(inferred, tuple) else (inferred,)
+        if types != tuple(v.type for v in node.results):
+            raise GraphError(f"%{node.name} is not of the type that {node.op.name} gives")
+        if node.op.stateful:
+            cache = node.op.attributes()["cache"]
+            written.append(cache)
+            if caches.get(cache) != node.results[0].type:
+                raise GraphError(f"%{node.name} is {types[0]}, cache {cache} {caches.get(cache)}")
+    if sorted(written) != sorted(caches):
+        raise GraphError(
+            f"writes caches {', '.join(written) or 'none'}; the block has {', '.join(caches)}"
+        )
+    if not graph.outputs:
+        raise GraphError("returns nothing")
+
+
+def _signature(graph: Graph) -> tuple[tuple[object, ...], ...]:
+    return tuple(graph.inputs), tuple(v.type for v in graph.outputs)
+
+
+def _types(types: tuple[TensorType, ...]) -> str:
+    return ", ".join(map(str, types))

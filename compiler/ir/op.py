@@ -1,0 +1,74 @@
+"""What an operation is: attributes, a typing rule, and a reference meaning."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import GraphError
+from .dims import Dim, Which
+from .types import TensorType
+
+Array = NDArray[np.float64]
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Op:
+    """One operation; its fields are its attributes, `infer`'s parameters its operands.
+
+    An attribute is a Dim where it counts something, a plain number only where it is the same
+    constant at every size. No attribute holds a batch or token count, so an op works the same on
+    the tokens of a call (T) and on those of the context (S).
+    """
+
+    name: ClassVar[str]
+    linear: ClassVar[bool] = False
+    """Every result is linear in the operands that vary by token."""
+    token_local: ClassVar[bool] = True
+    """A token's results depend on that token's operands alone."""
+    commutative: ClassVar[bool] = False
+    stateful: ClassVar[bool] = False
+    """The reference takes the cache's rows last, and returns its result and the rows after."""
+
+    # Each op declares its own operands, so these are attributes of a callable type, not abstract
+    # methods: an override may name its parameters.
+    infer: ClassVar[Callable[..., TensorType | tuple[TensorType, ...]]]
+    """Return the result types, or raise `GraphError`."""
+    reference: ClassVar[Callable[..., Any]]
+    """Compute the results in float64 with NumPy: what every rewrite and kernel is held to."""
+
+    @classmethod
+    def operand_names(cls) -> tuple[str, ...]:
+        return tuple(inspect.signature(cls.infer).parameters)[1:]
+
+    def initial(self, operand: str) -> str:
+        """How a parameter that is this operand starts out: "normal", "ones" or "zeros"."""
+        return "normal"
+
+    def attributes(self) -> dict[str, Any]:
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+
+    def at(self, which: Which) -> Op:
+        """This op at the model's sizes or at its probes: no Dim of it is a pair any more."""
+        chosen = {name: _choose(value, which) for name, value in self.attributes().items()}
+        return dataclasses.replace(self, **chosen)
+
+
+def _choose(value: Any, which: Which) -> Any:
+    if isinstance(value, Dim):
+        return Dim.of(value.at(which))
+    if isinstance(value, tuple):
+        return tuple(_choose(item, which) for item in value)
+    return value
+
+
+def require(condition: bool, message: str) -> None:
+    if not condition:
+        raise GraphError(message)

@@ -1,0 +1,169 @@
+"""Elementwise arithmetic."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..ir.op import Array, Op, require
+from ..ir.types import TensorType
+
+
+@dataclass(frozen=True)
+class Add(Op):
+    """Sum of two tensors; `y` may broadcast along leading axes, as a bias does."""
+
+    name = "add"
+    commutative = True
+
+    def infer(self, x: TensorType, y: TensorType) -> TensorType:
+        return _broadcast(x, y)
+
+    def initial(self, operand: str) -> str:
+        return "zeros"
+
+    def reference(self, x: Array, y: Array) -> Array:
+        return x + y
+
+
+@dataclass(frozen=True)
+class Mul(Op):
+    """Product of two tensors; `y` may broadcast along leading axes."""
+
+    name = "mul"
+    commutative = True
+
+    def infer(self, x: TensorType, y: TensorType) -> TensorType:
+        return _broadcast(x, y)
+
+    def reference(self, x: Array, y: Array) -> Array:
+        return x * y
+
+
+@dataclass(frozen=True)
+class Scale(Op):
+    """A tensor times a constant of the architecture."""
+
+    name = "scale"
+    linear = True
+
+    factor: float
+
+    def infer(self, x: TensorType) -> TensorType:
+        return x
+
+    def reference(self, x: Array) -> Array:
+        return x * self.factor
+
+
+@dataclass(frozen=True)
+class Softcap(Op):
+    """`cap * tanh(x / cap)`: keep logits within `cap` (Gemma 2, arXiv:2408.00118, section 2)."""
+
+    name = "softcap"
+
+    cap: float
+
+    def infer(self, x: TensorType) -> TensorType:
+        return x
+
+    def reference(self, x: Array) -> Array:
+        return self.cap * np.tanh(x / self.cap)
+
+
+@dataclass(frozen=True)
+class Clamp(Op):
+    """Values below `low` become `low`, above `high` become `high`; None is no limit."""
+
+    name = "clamp"
+
+    low: float | None = None
+    high: float | None = None
+
+    def infer(self, x: TensorType) -> TensorType:
+        require(self.low is not None or self.high is not None, "clamp has neither limit")
+        return x
+
+    def reference(self, x: Array) -> Array:
+        return np.clip(x, self.low, self.high)
+
+
+@dataclass(frozen=True)
+class Zeros(Op):
+    """Zeros of the type of `x`: a stream that starts empty."""
+
+    name = "zeros"
+
+    def infer(self, x: TensorType) -> TensorType:
+        return x
+
+    def reference(self, x: Array) -> Array:
+        return np.zeros_like(x)
+
+
+@dataclass(frozen=True)
+class Widen(Op):
+    """The same values in the dtype that reductions accumulate in: at least float32."""
+
+    name = "widen"
+    linear = True
+
+    def infer(self, x: TensorType) -> TensorType:
+        return x.wide
+
+    def reference(self, x: Array) -> Array:
+        return x
+
+
+@dataclass(frozen=True)
+class Activation(Op):
+    """A nonlinear function of each value; see `ACTIVATIONS`."""
+
+    name = "activation"
+
+    function: str
+
+    def infer(self, x: TensorType) -> TensorType:
+        require(
+            self.function in ACTIVATIONS,
+            f"there is no activation {self.function}; there are {', '.join(ACTIVATIONS)}",
+        )
+        return x
+
+    def reference(self, x: Array) -> Array:
+        return ACTIVATIONS[self.function](x)
+
+
+def _broadcast(x: TensorType, y: TensorType) -> TensorType:
+    fits = y.shape == x.shape[len(x.shape) - len(y.shape) :] and y.dtype == x.dtype
+    require(fits, f"{y} does not broadcast to {x}")
+    return x
+
+
+def _silu(x: Array) -> Array:
+    return x / (1 + np.exp(-x))
+
+
+def _gelu_tanh(x: Array) -> Array:
+    """The tanh approximation of GELU (arXiv:1606.08415, section 2)."""
+    return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+
+
+def _gelu(x: Array) -> Array:
+    """`x` times the standard normal distribution function (arXiv:1606.08415, equation 1)."""
+    return 0.5 * x * (1 + _erf(x / np.sqrt(2)))
+
+
+def _erf(x: Array) -> Array:
+    from math import erf  # NumPy has none
+
+    return np.vectorize(erf, otypes=[np.float64])(x)
+
+
+ACTIVATIONS = {
+    "silu": _silu,
+    "gelu": _gelu,
+    "gelu_tanh": _gelu_tanh,
+    "relu": lambda x: np.maximum(x, 0.0),
+}

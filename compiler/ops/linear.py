@@ -1,0 +1,58 @@
+"""Contraction, the one op that multiplies with a weight matrix, and the lookup of an embedding."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..ir.dims import Dim
+from ..ir.op import Array, Indices, Op, require
+from ..ir.types import TensorType
+
+
+@dataclass(frozen=True)
+class Einsum(Op):
+    """Sum over the letters that the result lacks: `btd,fd->btf` is a linear layer."""
+
+    name = "einsum"
+    linear = True
+
+    equation: str
+
+    def infer(self, *operands: TensorType) -> TensorType:
+        require(
+            re.fullmatch(r"[a-z]+(,[a-z]+)*->[a-z]+", self.equation) is not None,
+            f"{self.equation!r} is no equation such as btd,fd->btf",
+        )
+        left, result = self.equation.split("->")
+        terms = left.split(",")
+        require(len(terms) == len(operands), f"{self.equation} needs {len(terms)} operands")
+        axes: dict[str, Dim | str] = {}
+        for term, operand in zip(terms, operands, strict=True):
+            require(len(term) == len(operand.shape), f"{term} does not name the axes of {operand}")
+            for letter, axis in zip(term, operand.shape, strict=True):
+                known = axes.setdefault(letter, axis)
+                require(known == axis, f"{letter} of {self.equation} is both {known} and {axis}")
+            require(operand.dtype == operands[0].dtype, f"{operand} is not {operands[0].dtype}")
+        require(set(result) <= set(axes), f"{self.equation} gives an axis that no operand has")
+        return TensorType(operands[0].dtype, tuple(axes[letter] for letter in result))
+
+    def reference(self, *operands: Array) -> Array:
+        return np.asarray(np.einsum(self.equation, *operands, optimize=True))
+
+
+@dataclass(frozen=True)
+class Embed(Op):
+    """The rows of `weight` [V, D] that `tokens` [B, T] name."""
+
+    name = "embed"
+
+    def infer(self, tokens: TensorType, weight: TensorType) -> TensorType:
+        require(tokens.dtype == "int64", f"tokens are {tokens}")
+        require(len(weight.shape) == 2, f"an embedding is [vocabulary, width], not {weight}")
+        return TensorType(weight.dtype, (*tokens.shape, weight.shape[1]))
+
+    def reference(self, tokens: Indices, weight: Array) -> Array:
+        return np.asarray(weight[tokens])

@@ -1,0 +1,158 @@
+"""Mixture of experts: the choice of experts for each token, and the experts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..ir.dims import ONE, Dim
+from ..ir.op import Array, Indices, Op, require
+from ..ir.types import TensorType
+from .elementwise import ACTIVATIONS
+
+SCORES = {
+    "softmax": lambda x: (
+        np.exp(x - x.max(-1, keepdims=True))
+        / np.exp(x - x.max(-1, keepdims=True)).sum(-1, keepdims=True)
+    ),
+    "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
+    "sqrtsoftplus": lambda x: np.sqrt(np.logaddexp(0.0, x)),
+}
+
+
+@dataclass(frozen=True)
+class Route(Op):
+    """Each token's `top_k` experts [B, T, K] and their weights [B, T, K], from logits [B, T, E].
+
+    Experts are chosen by score plus `bias` (arXiv:2408.15664), within the `top_groups` groups
+    whose best score ("max", arXiv:2405.04434 section 2.2.2) or two best scores ("top2_sum",
+    arXiv:2412.19437 section 2.1.2) are highest; they are weighted by score alone, divided by their
+    sum where `normalize`, times `scale`.
+    """
+
+    name = "route"
+
+    score: str
+    top_k: Dim
+    groups: Dim = ONE
+    top_groups: Dim = ONE
+    group_score: str = "max"
+    normalize: bool = False
+    scale: float = 1.0
+
+    def infer(
+        self, logits: TensorType, bias: TensorType | None = None
+    ) -> tuple[TensorType, TensorType]:
+        require(self.score in SCORES, f"{self.score} is no score; there are {', '.join(SCORES)}")
+        require(self.group_score in ("max", "top2_sum"), f"{self.group_score} is no group score")
+        experts = logits.shape[-1]
+        require(isinstance(experts, Dim), f"{logits} has no experts")
+        if isinstance(experts, Dim):
+            experts // self.groups  # raises where it leaves a remainder
+            enough = experts.size >= self.top_k.size and experts.probe >= self.top_k.probe
+            require(enough, f"top_k {self.top_k} exceeds the experts {experts}")
+        require(logits == logits.wide, f"logits are {logits}; widen them")
+        require(bias is None or bias.shape == logits.shape[-1:], f"bias is {bias}")
+        chosen = logits.last(self.top_k)
+        return TensorType("int64", chosen.shape), chosen
+
+    def initial(self, operand: str) -> str:
+        return "zeros"
+
+    def reference(self, logits: Array, bias: Array | None = None) -> tuple[Indices, Array]:
+        scores = SCORES[self.score](logits)
+        choice = scores if bias is None else scores + bias
+        groups = int(self.groups)
+        if groups > 1:
+            grouped = choice.reshape(*choice.shape[:-1], groups, -1)
+            best = np.sort(grouped, axis=-1)[..., ::-1]
+            worth = best[..., 0] if self.group_score == "max" else best[..., :2].sum(-1)
+            kept = np.zeros(worth.shape, bool)
+            order = np.argsort(-worth, axis=-1, kind="stable")[..., : int(self.top_groups)]
+            np.put_along_axis(kept, order, True, axis=-1)
+            choice = np.where(kept[..., None], grouped, -np.inf).reshape(choice.shape)
+        index = np.argsort(-choice, axis=-1, kind="stable")[..., : int(self.top_k)]
+        weight = np.take_along_axis(scores, index, axis=-1)
+        if self.normalize:
+            weight = weight / (weight.sum(-1, keepdims=True) + 1e-20)
+        return index, weight * self.scale
+
+
+@dataclass(frozen=True)
+class Experts(Op):
+    """The weighted sum of each token's gated MLPs (arXiv:2002.05202; arXiv:2401.06066, eq. 3).
+
+    x [B, T, D], index and weight [B, T, K], gate and up [E, F, D], down [E, D, F] -> [B, T, D].
+    """
+
+    name = "experts"
+
+    activation: str
+
+    def infer(
+        self,
+        x: TensorType,
+        index: TensorType,
+        weight: TensorType,
+        gate: TensorType,
+        up: TensorType,
+        down: TensorType,
+    ) -> TensorType:
+        require(gate == up, f"gate is {gate}, up {up}")
+        return _infer_experts(self.activation, x, index, weight, gate, down)
+
+    def reference(
+        self, x: Array, index: Indices, weight: Array, gate: Array, up: Array, down: Array
+    ) -> Array:
+        y = np.zeros_like(x)
+        for e in range(len(gate)):
+            share = (weight * (index == e)).sum(-1, keepdims=True)
+            hidden = ACTIVATIONS[self.activation](x @ gate[e].T) * (x @ up[e].T)
+            y = y + share * (hidden @ down[e].T)
+        return y
+
+
+@dataclass(frozen=True)
+class FusedExperts(Op):
+    """`experts` with gate and up in one weight [E, 2 F, D], the gate's rows first."""
+
+    name = "fused_experts"
+
+    activation: str
+
+    def infer(
+        self,
+        x: TensorType,
+        index: TensorType,
+        weight: TensorType,
+        gate_up: TensorType,
+        down: TensorType,
+    ) -> TensorType:
+        count, rows, width = gate_up.row
+        gate = TensorType(gate_up.dtype, (count, rows // 2, width))
+        return _infer_experts(self.activation, x, index, weight, gate, down)
+
+    def reference(
+        self, x: Array, index: Indices, weight: Array, gate_up: Array, down: Array
+    ) -> Array:
+        gate, up = np.split(gate_up, 2, axis=1)
+        return Experts(self.activation).reference(x, index, weight, gate, up, down)
+
+
+def _infer_experts(
+    activation: str,
+    x: TensorType,
+    index: TensorType,
+    weight: TensorType,
+    gate: TensorType,
+    down: TensorType,
+) -> TensorType:
+    require(activation in ACTIVATIONS, f"there is no activation {activation}")
+    require(len(gate.row) == 3, f"the experts' gate is {gate}, not [experts, width, hidden]")
+    count, inner, width = gate.row
+    require(x.shape[-1] == width, f"the experts' gate {gate} does not fit {x}")
+    require(down.row == (count, width, inner), f"the experts' down {down} does not fit {gate}")
+    chosen = index.shape == weight.shape and index.shape[:-1] == x.shape[:-1]
+    require(chosen, f"index {index} and weight {weight} do not fit {x}")
+    return x

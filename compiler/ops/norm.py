@@ -1,0 +1,57 @@
+"""Normalizations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..ir.op import Array, Op, require
+from ..ir.types import TensorType
+
+
+@dataclass(frozen=True)
+class RmsNorm(Op):
+    """Divide each row by its root mean square, then multiply by `weight + offset`.
+
+    arXiv:1910.07467, equation 4; `offset` is 1 where a checkpoint stores the weight less one.
+    """
+
+    name = "rms_norm"
+
+    eps: float
+    offset: float = 0.0
+
+    def infer(self, x: TensorType, weight: TensorType) -> TensorType:
+        require(weight.shape == x.shape[-1:], f"weight {weight} does not span the last axis of {x}")
+        return x
+
+    def initial(self, operand: str) -> str:
+        return "zeros" if self.offset == 1.0 else "ones"
+
+    def reference(self, x: Array, weight: Array) -> Array:
+        mean_square = np.mean(x * x, axis=-1, keepdims=True)
+        return x / np.sqrt(mean_square + self.eps) * (weight + self.offset)
+
+
+@dataclass(frozen=True)
+class AddRmsNorm(Op):
+    """Add a residual, then `rms_norm` the sum; returns the sum too, for the next residual."""
+
+    name = "add_rms_norm"
+
+    eps: float
+    offset: float = 0.0
+
+    def infer(
+        self, x: TensorType, residual: TensorType, weight: TensorType
+    ) -> tuple[TensorType, TensorType]:
+        require(x == residual, f"residual {residual} differs from {x}")
+        return x, RmsNorm(self.eps, self.offset).infer(x, weight)
+
+    def initial(self, operand: str) -> str:
+        return RmsNorm(self.eps, self.offset).initial(operand)
+
+    def reference(self, x: Array, residual: Array, weight: Array) -> tuple[Array, Array]:
+        total = x + residual
+        return total, RmsNorm(self.eps, self.offset).reference(total, weight)
