@@ -163,7 +163,8 @@ class Graph:
         self.outputs = tuple(swap.get(v, v) for v in self.outputs)
         self.prune()
         for before, after in swap.items():
-            if before.name not in self._producer and after.name in self._producer:
+            gone = before.name not in self._producer and after.name in self._producer
+            if gone and self.node(after).kind == "op":  # a parameter's name is the block's
                 self.rename(after.name, before.name)
 
     def prune(self) -> list[str]:

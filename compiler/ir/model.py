@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from ..errors import GraphError
 from .graph import Graph
+from .lines import print_graph
 from .types import TensorType
 from .weights import Program
 
@@ -40,6 +41,8 @@ class Block:
     caches: dict[str, TensorType] = field(default_factory=dict)
     """Cache name -> its rows [B, S, ...]."""
     graphs: dict[tuple[str, ...], Graph] = field(default_factory=dict)
+    unused: tuple[str, ...] = ()
+    """Names of checkpoint tensors that nothing needs any more."""
 
     def graph(self, phase: str) -> Graph:
         return next(graph for phases, graph in self.graphs.items() if phase in phases)
@@ -55,10 +58,25 @@ class Block:
                     graphs[part] = graph if part == group else graph.copy()
         self.graphs = {g: graphs[g] for g in sorted(graphs, key=lambda g: PHASES.index(g[0]))}
 
+    def merge(self) -> None:
+        """Let phases whose graphs read the same share one again."""
+        groups: dict[str, list[tuple[tuple[str, ...], Graph]]] = {}
+        for phases, graph in self.graphs.items():
+            groups.setdefault("\n".join(print_graph(graph)), []).append((phases, graph))
+        self.graphs = {
+            tuple(p for p in PHASES if any(p in phases for phases, _ in same)): same[0][1]
+            for same in groups.values()
+        }
+
     def drop_unread(self) -> None:
-        """Forget the parameters that no graph reads."""
-        read = {value.name for graph in self.graphs.values() for value in graph.params}
-        self.params = {name: p for name, p in self.params.items() if name in read}
+        """Forget the parameters that no graph reads; the others stand in the order of their use."""
+        read: dict[str, None] = {}
+        for graph in self.graphs.values():
+            for node in graph.nodes():
+                for value in graph.operands(node):
+                    if value.name in self.params:
+                        read.setdefault(value.name)
+        self.params = {name: self.params[name] for name in read}
 
     def copy(self) -> Block:
         graphs = {phases: graph.copy() for phases, graph in self.graphs.items()}
@@ -106,7 +124,7 @@ def verify(model: Model) -> None:
     """Check every rule that a graph can break; raise `GraphError` at the first that it does."""
     for block in model.blocks.values():
         try:
-            _verify_block(block)
+            verify_block(block)
         except GraphError as error:
             raise GraphError(f"block {block.name}: {error}") from None
     stream: tuple[TensorType, ...] | None = None
@@ -125,7 +143,8 @@ def verify(model: Model) -> None:
             raise GraphError(f"block {name} is repeated, but does not return what it takes")
 
 
-def _verify_block(block: Block) -> None:
+def verify_block(block: Block) -> None:
+    """Check the rules that concern one block alone; raise `GraphError` at the first broken."""
     phases = [phase for group in block.graphs for phase in group]
     if sorted(phases) != sorted(PHASES):
         raise GraphError(f"has graphs for {', '.join(phases)}; it needs {', '.join(PHASES)} once")

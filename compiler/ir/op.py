@@ -8,15 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ..errors import GraphError
 from .dims import Dim, Which
 from .types import TensorType
 
-Array = NDArray[np.float64]
-Indices = NDArray[np.int64]
+Array = Any  # a NumPy array of float64, or of bool
+Indices = Any  # a NumPy array of int64
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from .op import Op
 from .types import TensorType
 from .weights import Concat, Each, Flatten, Program, Ref, Slice, Stack, Transpose, Unflatten
 
-_LINES = ("model", "droppable", "schedule", "block", "param", "cache", "graph", "return")
+_LINES = ("model", "droppable", "schedule", "block", "param", "cache", "unused", "graph", "return")
 
 _TOKEN = re.compile(
     r'\s*(?:(?P<string>"(?:[^"\\]|\\.)*")|(?P<value>%[a-z_][a-z0-9_]*)'
@@ -110,6 +110,10 @@ class _Reader:
         name = tokens.word()
         tokens.take(":")
         self._open_block().caches[name] = tokens.type()
+
+    def _unused(self, tokens: _Tokens) -> None:
+        block = self._open_block()
+        block.unused = (*block.unused, tokens.string())
 
     def _graph(self, tokens: _Tokens) -> None:
         phases = [tokens.word()]

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import fields
-from typing import Any
 
-from .dims import Dim
-from .graph import Graph, Value
+from .lines import print_graph
 from .model import Block, Model
-from .op import Op
 
 
 def print_model(model: Model) -> str:
@@ -25,42 +20,9 @@ def print_block(block: Block) -> str:
     lines = [f"block {block.name}"]
     for name, param in block.params.items():
         lines.append(f"  param %{name} = {param.program} : {param.type}")
+    lines += [f"  unused {json.dumps(name)}" for name in block.unused]
     lines += [f"  cache {name} : {rows}" for name, rows in block.caches.items()]
     for phases, graph in block.graphs.items():
         lines.append(f"  graph {', '.join(phases)}")
         lines += [f"    {line}" for line in print_graph(graph)]
     return "\n".join(lines) + "\n"
-
-
-def print_graph(graph: Graph) -> Iterator[str]:
-    """One line a node, parameters left out; a change of scope is a comment line."""
-    scope = ""
-    for node in graph.nodes():
-        if node.kind == "param":
-            continue
-        if node.op is not None and node.scope != scope:
-            scope = node.scope
-            yield f"# {scope}"
-        names = ", ".join(f"%{v.name}" for v in node.results)
-        types = ", ".join(str(v.type) for v in node.results)
-        call = "input" if node.op is None else print_call(node.op, graph.operands(node))
-        yield f"{names} = {call} : {types}"
-    yield f"return {', '.join(f'%{v.name}' for v in graph.outputs)}"
-
-
-def print_call(op: Op, operands: tuple[Value, ...]) -> str:
-    """An op and its operands; attributes that have their default are left out."""
-    arguments = [f"%{v.name}" for v in operands]
-    for field in fields(op):
-        value = getattr(op, field.name)
-        if value != field.default:
-            arguments.append(f"{field.name}={_print_attribute(value)}")
-    return f"{op.name}({', '.join(arguments)})"
-
-
-def _print_attribute(value: Any) -> str:
-    if isinstance(value, bool) or value is None or isinstance(value, str):
-        return json.dumps(value)
-    if isinstance(value, tuple):
-        return f"({', '.join(map(_print_attribute, value))})"
-    return str(value) if isinstance(value, Dim) else repr(value)

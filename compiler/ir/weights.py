@@ -76,8 +76,8 @@ class Ref(Program):
 
 
 @dataclass(frozen=True)
-class Each(Program):
-    """One program run over an index, its results kept apart: a family of `count` tensors."""
+class Indexed(Program):
+    """One program run over an index: `count` results, counted along a new first axis."""
 
     body: Program
     index: str
@@ -97,13 +97,18 @@ class Each(Program):
             [self.body.evaluate(which, read, {**index, self.index: i}) for i in range(count)]
         )
 
+
+@dataclass(frozen=True)
+class Each(Indexed):
+    """A family: the results are tensors of their own, as a checkpoint has its experts."""
+
     def __str__(self) -> str:
         return f"each({self.body}, {self.index}, {self.count})"
 
 
 @dataclass(frozen=True)
-class Stack(Each):
-    """One program run over an index, its results in one tensor along a new first axis."""
+class Stack(Indexed):
+    """The results in one tensor."""
 
     def __str__(self) -> str:
         return f"stack({self.body}, {self.index}, {self.count})"

@@ -1,1 +1,1 @@
-"""Passes: what one is, the pattern engine, pipelines, and the checker that proves each application."""
+"""Passes: what one is, the pattern engine, pipelines, and the checker that proves each use."""

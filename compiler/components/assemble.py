@@ -1,0 +1,131 @@
+"""From a spec to a model: the embedding, one block a distinct layer, and the head."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from ..ir.graph import Graph, Value
+from ..ir.model import EMBED, HEAD, PHASES, Block, Model, verify
+from ..ir.op import Op
+from ..ir.types import TensorType
+from ..ir.weights import Ref
+from ..spec.fields import identifier
+from ..spec.schema import Spec, Step
+from .probes import Probes
+from .site import Building, Site
+
+ROLES = {
+    "embed": "model.embed_tokens.weight",
+    "final_norm": "model.norm.weight",
+    "head": "lm_head.weight",
+    "norm.0": "model.layers.{layer}.input_layernorm.weight",
+    "norm.1": "model.layers.{layer}.post_attention_layernorm.weight",
+}
+"""The tensors that belong to no part, as Llama calls them."""
+
+
+def assemble(
+    spec: Spec,
+    ops: Mapping[str, type[Op]],
+    tensors: Mapping[str, str] | None = None,
+    droppable: Sequence[str] = (),
+) -> Model:
+    """Build the graph of a spec; `tensors` are a family's names for roles, before the default."""
+    building = Building(spec, ops, Probes.of(spec), {**ROLES, **(tensors or {})})
+    blocks = {EMBED: _embed(building)}
+    for name, steps in spec.blocks.items():
+        blocks[identifier(name)] = _block(building, identifier(name), steps)
+    blocks[HEAD] = _head(building)
+    runs = tuple((identifier(name), count) for name, count in spec.schedule)
+    used = {name for name, _ in runs} | {EMBED, HEAD}
+    model = Model(
+        spec.name,
+        spec.dtype,
+        {name: block for name, block in blocks.items() if name in used},
+        ((EMBED, 1), *runs, (HEAD, 1)),
+        tuple(p.replace("{layers}", str(spec.layer_count)) for p in droppable),
+    )
+    verify(model)
+    return model
+
+
+def _embed(building: Building) -> Block:
+    spec = building.spec
+    block, graph = Block(EMBED), Graph()
+    tokens = graph.input("tokens", TensorType("int64", ("B", "T")))
+    site = _site(building, block, graph, "")
+    size = building.probes.dim("vocab_size", spec.vocab_size)
+    table = site.declare("embed", Ref(building.tensors["embed"], (size, site.hidden)))
+    x = site.op.embed(tokens, table, name="x")
+    if spec.embed is not None and spec.embed.scale is not None:
+        x = site.op.scale(x, factor=spec.embed.scale, name="x")
+    return _finish(block, graph, x)
+
+
+def _head(building: Building) -> Block:
+    spec = building.spec
+    block, graph = Block(HEAD), Graph()
+    x = graph.input("x", _stream(building))
+    site = _site(building, block, graph, spec.final_norm)
+    site = replace(site, roles={"final_norm": building.tensors["final_norm"]})
+    h = site.apply(spec.final_norm, "final_norm", x)
+    size = building.probes.dim("vocab_size", spec.vocab_size)
+    role = "embed" if spec.head.tied else "head"
+    table = site.declare("head", Ref(building.tensors[role], (size, site.hidden)))
+    logits = site.op.einsum(h, table, equation="btd,vd->btv", name="logits")
+    if spec.head.softcap is not None:
+        logits = site.op.softcap(logits, cap=spec.head.softcap, name="logits")
+    return _finish(block, graph, logits)
+
+
+def _block(building: Building, name: str, steps: Sequence[Step]) -> Block:
+    """Residual steps: x = x + post_norm(use(norm(x))), where several `use` are added."""
+    block, graph = Block(name), Graph()
+    x = graph.input("x", _stream(building))
+    for i, step in enumerate(steps):
+        uses = step.use
+        first = _site(building, block, graph, uses[0])
+        h = x
+        if step.norm is not None:
+            graph.scope = identifier(uses[0])
+            h = _norm(building, first, step.norm, f"norm.{i}", x)
+        results = []
+        for use in uses:
+            graph.scope = identifier(use)
+            site = replace(first, part=use)
+            results.append(site.component.build(site, h))
+        y = results[0]
+        for other in results[1:]:
+            y = first.op.add(y, other, name="y")
+        if step.post_norm is not None:
+            y = _norm(building, first, step.post_norm, f"post_norm.{i}", y)
+        x = first.op.add(x, y, name="x")
+    return _finish(block, graph, x)
+
+
+def _norm(building: Building, site: Site, part: str, role: str, x: Value) -> Value:
+    """One norm of a step; its parameter is called after the part that is used."""
+    key, _, number = role.partition(".")
+    tensor = building.tensors.get(role, f"model.layers.{{layer}}.{key}_{number}.weight")
+    name = f"{identifier(site.part)}_{key}"
+    return replace(site, roles={name: tensor}).apply(part, name, x)
+
+
+def _site(building: Building, block: Block, graph: Graph, part: str) -> Site:
+    if any(v.name == "positions" for v in graph.inputs):
+        positions = graph.value("positions")
+    else:
+        positions = graph.input("positions", TensorType("int64", ("B", "T")))
+    return Site(building, block, graph, positions, part)
+
+
+def _finish(block: Block, graph: Graph, result: Value) -> Block:
+    graph.outputs = (result,)
+    block.graphs = {PHASES: graph}
+    return block
+
+
+def _stream(building: Building) -> TensorType:
+    size = building.probes.dim("hidden_size", building.spec.hidden_size)
+    return TensorType(building.spec.dtype, ("B", "T", size))

@@ -1,0 +1,112 @@
+"""A mixture of experts, fine-grained and shared."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from ..ir.graph import Value
+from ..spec.fields import Count, Positive, Size
+from ..spec.relations import AtMost, Multiple, Small, When
+from ..spec.schema import Fields
+from .component import Activation, Component
+from .site import Site
+
+
+class Router(Fields):
+    """How experts are chosen: `score` of the logits, plus a bias for the choice only."""
+
+    score: Literal["softmax", "sigmoid", "sqrtsoftplus"] = Field(
+        description="the function from logits to scores"
+    )
+    selection_bias: bool = Field(
+        False, description="whether a learned bias takes part in the choice, not in the weights"
+    )
+    groups: Size = Field(1, description="how many groups the experts are in")
+    top_groups: Size = Field(1, description="how many groups each token may use")
+    group_score: Literal["max", "top2_sum"] = Field(
+        "max", description="what a group is judged by, its best score or its two best"
+    )
+    normalize: bool = Field(description="whether the weights of a token's experts sum to scale")
+    scale: Positive = Field(1.0, description="the factor on the weights")
+
+
+class Moe(Component):
+    """y = shared(x) + sum of weight_e * expert_e(x) over the chosen experts (DeepSeekMoE, 2024).
+
+    An expert is a swiglu of `width`, the shared one a swiglu of `shared * width`.
+    """
+
+    kind: ClassVar[str] = "moe"
+    relations = (
+        Small("experts"),
+        Small("shared"),
+        AtMost("top_k", bound="experts"),
+        Multiple("experts", of="router.groups"),
+        AtMost("router.top_groups", bound="router.groups"),
+        AtMost("top_k", bound="experts", times=("router.top_groups", "router.groups")),
+        When(
+            Multiple("experts", of="router.groups", least=2),
+            given="router.group_score",
+            equals="top2_sum",
+        ),
+    )
+
+    experts: Size = Field(description="how many experts there are")
+    top_k: Size = Field(description="how many experts each token uses")
+    width: Size = Field(description="the width of an expert's hidden layer")
+    activation: Activation = Field("silu", description="the nonlinearity of the gate")
+    shared: Count = Field(
+        0, description="the width of what every token uses, in widths of an expert"
+    )
+    router: Router = Field(description="how experts are chosen")
+
+    tensors = {
+        "router": "mlp.gate.weight",
+        "router_bias": "mlp.gate.e_score_correction_bias",
+        "experts.gate": "mlp.experts.{expert}.gate_proj.weight",
+        "experts.up": "mlp.experts.{expert}.up_proj.weight",
+        "experts.down": "mlp.experts.{expert}.down_proj.weight",
+        "shared.gate": "mlp.shared_experts.gate_proj.weight",
+        "shared.up": "mlp.shared_experts.up_proj.weight",
+        "shared.down": "mlp.shared_experts.down_proj.weight",
+    }
+
+    def build(self, site: Site, x: Value) -> Value:
+        hidden, width, experts = site.hidden, site.dim("width"), site.dim("experts")
+        index, weight = self._route(site, x)
+        each = ("expert", experts)
+        gate = site.weight("experts.gate", width, hidden, each=each)
+        up = site.weight("experts.up", width, hidden, each=each)
+        down = site.weight("experts.down", hidden, width, each=each)
+        routed: Value = site.op.experts(
+            x, index, weight, gate, up, down, activation=self.activation, name="routed"
+        )
+        if self.shared == 0:
+            return routed
+        wide = width * site.dim("shared")
+        lifted = site.op.activation(site.linear(x, "shared.gate", wide), function=self.activation)
+        lifted = site.op.mul(lifted, site.linear(x, "shared.up", wide))
+        total: Value = site.op.add(routed, site.linear(lifted, "shared.down", hidden))
+        return total
+
+    def _route(self, site: Site, x: Value) -> tuple[Value, Value]:
+        """Each token's experts and their weights, chosen in float32 or wider."""
+        router = self.router
+        table = site.weight("router", site.dim("experts"), site.hidden)
+        wide = site.op.widen(x), site.op.widen(table)
+        logits = [site.op.einsum(*wide, equation="btd,ed->bte", name="logits")]
+        if router.selection_bias:
+            logits.append(site.weight("router_bias", site.dim("experts"), wide=True))
+        return site.op.route(  # type: ignore[no-any-return]
+            *logits,
+            score=router.score,
+            top_k=site.dim("top_k"),
+            groups=site.dim("router.groups"),
+            top_groups=site.dim("router.top_groups"),
+            group_score=router.group_score,
+            normalize=router.normalize,
+            scale=router.scale,
+            name=("index", "weight"),
+        )

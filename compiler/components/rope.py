@@ -1,0 +1,122 @@
+"""Rotary position embeddings (Su et al. 2021, RoFormer) as fields of an attention."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from ..ir.dims import Dim
+from ..ir.graph import Value
+from ..spec.fields import Positive, Size, Whole
+from ..spec.schema import Fields
+from .site import Site
+
+
+class Linear(Fields):
+    """Every frequency divided by `factor` (Chen et al. 2023, position interpolation)."""
+
+    kind: Literal["linear"] = Field(description="the method of scaling")
+    factor: Positive = Field(description="the ratio of the new context to the trained one")
+
+
+class Yarn(Fields):
+    """Slow frequencies divided, fast ones kept, a ramp between (Peng et al. 2023, YaRN)."""
+
+    kind: Literal["yarn"] = Field(description="the method of scaling")
+    factor: Positive = Field(description="the ratio of the new context to the trained one")
+    original_max_positions: Whole = Field(description="how many tokens a trained context had")
+    beta_fast: Positive = Field(
+        32.0, description="the turns within a trained context from which a frequency is kept"
+    )
+    beta_slow: Positive = Field(
+        1.0, description="the turns within a trained context up to which a frequency is divided"
+    )
+    mscale: Annotated[float, Field(ge=0)] | None = Field(
+        None, description="the growth of the rotated vectors with the logarithm of factor"
+    )
+    mscale_all_dim: Annotated[float, Field(ge=0)] | None = Field(
+        None, description="the growth of the attention's scale with the logarithm of factor"
+    )
+    truncate: bool = Field(True, description="whether the ends of the ramp are whole dimensions")
+
+
+class Llama3(Fields):
+    """Frequencies divided by their wave length against the trained context (Llama 3.1)."""
+
+    kind: Literal["llama3"] = Field(description="the method of scaling")
+    factor: Positive = Field(description="the divisor of slow frequencies")
+    original_max_positions: Whole = Field(description="how many tokens a trained context had")
+    low_freq_factor: Positive = Field(
+        description="the trained context over the wave length from which a frequency is divided"
+    )
+    high_freq_factor: Positive = Field(
+        description="the trained context over the wave length up to which a frequency is kept"
+    )
+
+
+Scaling = Annotated[Linear | Yarn | Llama3, Field(discriminator="kind")]
+
+
+class Rope(Fields):
+    """Pairs (a, b) of a vector turned by the angle position * theta ** (-2 i / dim).
+
+    The pairs are (0, 1), (2, 3), ... where interleaved, else (i, i + dim / 2).
+    """
+
+    theta: Positive = Field(description="the base of the wave lengths")
+    dim: Size | None = Field(None, description="how many dimensions are rotated, all if left out")
+    interleaved: bool = Field(description="whether neighbours are rotated, or else the two halves")
+    scaling: Scaling | None = Field(
+        None, description="the stretch of a trained context to a longer one"
+    )
+
+
+def rotate(site: Site, rope: Rope, x: Value, dim: Dim, *, name: str = "rope") -> Value:
+    """x [B, T, (H,) K] with its first `dim` columns rotated by the positions of its tokens."""
+    cos, sin = _rotations(site, rope, dim)
+    width = x.type.row[-1]
+    if dim == width:
+        turned: Value = site.op.rope(x, cos, sin, interleaved=rope.interleaved, name=name)
+        return turned
+    head, rest = site.op.split(x, sizes=(dim, width - dim), name=(f"{x.name}_turned", "rest"))
+    head = site.op.rope(head, cos, sin, interleaved=rope.interleaved)
+    joined: Value = site.op.concat(head, rest, name=name)
+    return joined
+
+
+def growth(rope: Rope) -> float:
+    """What YaRN multiplies queries and keys by, both (arXiv:2309.00071, equation 22)."""
+    if not isinstance(rope.scaling, Yarn):
+        return 1.0
+    return _mscale(rope.scaling.factor, rope.scaling.mscale_all_dim or 0.0)
+
+
+def _rotations(site: Site, rope: Rope, dim: Dim) -> tuple[Value, Value]:
+    """The cosine and sine for these positions, once in a block."""
+    attributes: dict[str, Any] = {"width": dim, "theta": rope.theta, "dtype": site.dtype}
+    if rope.scaling is not None:
+        given = rope.scaling.model_dump(exclude={"kind", "mscale", "mscale_all_dim"})
+        attributes |= {"scaling": rope.scaling.kind, "gain": _gain(rope), **given}
+    wanted = site.building.ops["rotations"](**attributes)
+    for node in site.graph.users(site.positions):
+        if node.op == wanted:
+            cos, sin = node.results
+            return cos, sin
+    return site.op.rotations(site.positions, **attributes, name=("cos", "sin"))  # type: ignore[no-any-return]
+
+
+def _gain(rope: Rope) -> float:
+    """The factor on cosine and sine: the part of YaRN's growth that the scale has not."""
+    scaling = rope.scaling
+    if not isinstance(scaling, Yarn):
+        return 1.0
+    if scaling.mscale and scaling.mscale_all_dim:
+        whole = _mscale(scaling.factor, scaling.mscale)
+        return whole / _mscale(scaling.factor, scaling.mscale_all_dim)
+    return _mscale(scaling.factor, 1.0)
+
+
+def _mscale(factor: float, mscale: float) -> float:
+    return 1.0 if factor <= 1 else 0.1 * mscale * math.log(factor) + 1.0

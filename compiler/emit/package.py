@@ -1,0 +1,202 @@
+"""From a plan to the files of a package."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import PluginError
+from ..ir.count import cache_bytes, parameters
+from ..ir.dims import Which
+from ..ir.model import EMBED, HEAD, Param
+from ..schedule.code import string, tuple_of
+from ..schedule.kernel import Kernel
+from ..schedule.select import Plan
+from .environment import render
+from .layout import statement
+from .module import Module
+from .tensors import table
+from .values import Json, Name, Prose, Source, Text
+from .write import PLAN, digest
+
+TEMPLATES = (
+    "__init__.py",
+    "cache.py",
+    "checkpoint.py",
+    "generate.py",
+    "kernels.py",
+    "model.py",
+    "test_package.py",
+    "weights.py",
+    "README.md",
+)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a package says of itself beside its code; plain values that hold no path and no date."""
+
+    version: str
+    vocab_size: int
+    hidden_size: int
+    max_positions: int
+    target: str
+    pipeline: str
+    certificate: Mapping[str, Any]
+    family: str | None = None
+    checkpoint: Mapping[str, Any] | None = None
+    """The fields of a configuration that a checkpoint must agree with."""
+    copies: Mapping[str, str] | None = None
+    """Tensors that a checkpoint may hold if they are equal to another one."""
+
+
+def emit(
+    plan: Plan,
+    templates: Mapping[str, str],
+    facts: Facts,
+    which: Which = "size",
+    *,
+    trace: bool = False,
+) -> dict[str, str]:
+    """The text of every file by its path; the same input gives the same bytes.
+
+    `which` "probe" writes the same package at probe sizes; `trace` has it tell what it computes.
+    """
+    missing = [name for name in TEMPLATES if name not in templates]
+    if missing:
+        raise PluginError(f"no installed plugin has a template of {', '.join(missing)}")
+    module = Module(plan, which, trace)
+    values = _values(module, facts)
+    files = {
+        "__init__.py": render(templates["__init__.py"], values),
+        "cache.py": render(templates["cache.py"], values),
+        "checkpoint.py": render(templates["checkpoint.py"], values),
+        "generate.py": render(templates["generate.py"], values),
+        "model.py": render(templates["model.py"], values),
+        "weights.py": render(templates["weights.py"], values),
+        "kernels/__init__.py": render(templates["kernels.py"], values),
+        "tests/__init__.py": '"""The package\'s checks of itself."""\n',
+        "tests/test_package.py": render(templates["test_package.py"], values),
+        "README.md": render(templates["README.md"], values, python=False),
+    }
+    for kernel in _files(plan):
+        template = kernel.template()
+        assert template is not None  # it has functions, so it has a file
+        files[f"kernels/{kernel.stem()}.py"] = render(template, values)
+    header = f"# {_header(plan, facts)}\n"
+    files = {p: header + t if p.endswith(".py") else t for p, t in files.items()}
+    files["config.json"] = f"{Json(_config(plan, facts))}\n"
+    files[PLAN] = f"{Json(_plan(plan, facts, files))}\n"
+    return dict(sorted(files.items()))
+
+
+def _values(module: Module, facts: Facts) -> dict[str, Any]:
+    """What all templates are given."""
+    plan, which = module.plan, module.which
+    model = plan.model
+    functions = module.functions
+    return {
+        "module": module,
+        "name": Text(model.name),
+        "title": Prose(model.name),
+        "dtype": Name(model.dtype),
+        "vocab_size": facts.vocab_size,
+        "hidden_size": facts.hidden_size,
+        "max_positions": facts.max_positions,
+        "layers": model.layers,
+        "parameters": Prose(f"{parameters(model):,}"),
+        "bytes_per_token": Prose(f"{cache_bytes(model):,}"),
+        "version": Prose(facts.version),
+        "target": Prose(facts.target),
+        "pipeline": Prose(facts.pipeline),
+        "family": Prose(facts.family) if facts.family else None,
+        "functions": [Name(f) for f in sorted({f for _, names in functions for f in names})],
+        "kernels": [(Name(stem), [Name(f) for f in names]) for stem, names in functions],
+        "stems": [stem for stem, _ in functions],
+        "tensors": _Tensors(module, which, facts.copies or {}),
+    }
+
+
+@dataclass(frozen=True)
+class _Tensors:
+    """The statements of `weights.py` that pair checkpoint tensors with parameters."""
+
+    module: Module
+    which: Which
+    pairs: Mapping[str, str]
+
+    @property
+    def unused(self) -> Source:
+        patterns = tuple_of(*_unused(self.module.plan))
+        return Source(tuple(statement(f"UNUSED: tuple[str, ...] = {patterns}", 0)))
+
+    @property
+    def copies(self) -> Source:
+        items = ", ".join(f"{string(k)}: {string(v)}" for k, v in sorted(self.pairs.items()))
+        return Source(tuple(statement(f"COPIES: dict[str, str] = {{{items}}}", 0)))
+
+    @property
+    def before(self) -> Source:
+        return self._of("model", self.module.plan.model.blocks[EMBED].params, 4)
+
+    @property
+    def after(self) -> Source:
+        params = self.module.plan.model.blocks[HEAD].params
+        own = {n: p for n, p in params.items() if self.module.tied(HEAD, n) is None}
+        return self._of("model", own, 4)
+
+    def layer(self, block: str) -> Source:
+        return self._of("layer", self.module.plan.model.blocks[block].params, 4)
+
+    def _of(self, owner: str, params: Mapping[str, Param], indent: int) -> Source:
+        return Source(tuple(table(params, owner, self.which, indent)))
+
+
+def _files(plan: Plan) -> list[Kernel]:
+    """One kernel for each emitted file of kernels."""
+    found = {kernel.stem(): kernel for kernel in plan.used() if kernel.functions}
+    return [found[stem] for stem in sorted(found)]
+
+
+def _unused(plan: Plan) -> list[str]:
+    """Patterns of the tensors that may be there and are not read."""
+    dropped = {t for block in plan.model.blocks.values() for t in block.unused}
+    starred = {t.replace("{layer}", "*").replace("{expert}", "*") for t in dropped}
+    return sorted({*plan.model.droppable, *starred})
+
+
+def _header(plan: Plan, facts: Facts) -> Prose:
+    return Prose(
+        f"{plan.model.name} for {facts.target}, written by archsmith {facts.version}"
+        f" with pipeline {facts.pipeline}."
+    )
+
+
+def _config(plan: Plan, facts: Facts) -> dict[str, Any]:
+    return {
+        "name": plan.model.name,
+        "dtype": plan.model.dtype,
+        "vocab_size": facts.vocab_size,
+        "hidden_size": facts.hidden_size,
+        "max_positions": facts.max_positions,
+        "layers": plan.model.layers,
+        "checkpoint": facts.checkpoint,
+    }
+
+
+def _plan(plan: Plan, facts: Facts, files: Mapping[str, str]) -> dict[str, Any]:
+    kernels: dict[str, dict[str, str]] = {}
+    for choice in plan.choices:
+        kernels.setdefault(choice.block, {})[choice.op] = choice.kernel.name
+    return {
+        "archsmith": facts.version,
+        "spec": plan.model.name,
+        "target": facts.target,
+        "pipeline": facts.pipeline,
+        "parameters": parameters(plan.model),
+        "cache_bytes_per_token": cache_bytes(plan.model),
+        "kernels": kernels,
+        "certificate": facts.certificate,
+        "files": {path: digest(text) for path, text in files.items()},
+    }

@@ -1,0 +1,157 @@
+"""The reading of one configuration: values and mistakes as they are found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ..spec.diagnostics import Diagnostic, accepted, quoted
+from ..spec.relations import Relation
+from ..spec.source import Source
+from . import rope
+from .field import Field, Fixed, Mark, Ratio, Same
+
+
+class Reading:
+    """Gathers values in `found` and mistakes in `problems`; no mistake hides another."""
+
+    def __init__(self, config: Source) -> None:
+        self.config = config
+        self.found: dict[str, Any] = {}
+        self.problems: list[Diagnostic] = []
+        self.warnings: list[Diagnostic] = []
+
+    def problem(
+        self, path: tuple[str, ...], code: str, message: str, help: str | None = None
+    ) -> None:
+        self.problems.append(Diagnostic(code, message, self.config.value(path), help))
+
+    @property
+    def fields(self) -> Mapping[str, Any]:
+        """The configuration's fields, as they are written."""
+        fields: Mapping[str, Any] = self.config.tree
+        return fields
+
+    def has(self, *fields: Field) -> bool:
+        return all(field.name in self.found for field in fields)
+
+    def names(self, known: frozenset[str]) -> None:
+        """Refuse fields that the family does not know: one of them may change the meaning."""
+        for name in self.fields:
+            if name not in known:
+                help = accepted(name, known, "fields") if _resembles(name, known) else None
+                help = help or "a field that may change the meaning is not passed over"
+                place = self.config.key((name,))
+                self.problems.append(
+                    Diagnostic("E0304", f"unknown field {quoted(name)}", place, help)
+                )
+
+    def common(self, fixed: Mapping[str, Fixed], derived: Mapping[str, tuple[str, ...]]) -> None:
+        """Check what any configuration may say of its architecture, its dtype and its storage."""
+        fields = self.fields
+        for name, rule in fixed.items():
+            value = fields.get(name)
+            if value is not None and not any(_equal(value, x) for x in rule.accepted):
+                message = f"{name} {quoted(value)} is not supported: {rule.otherwise}"
+                listed = ", ".join(map(quoted, rule.accepted))
+                help = f"supported: {listed}" if listed else "leave it out, or null"
+                self.problem((name,), "E0307", message, help)
+        made = fields.get("architectures")
+        if made is not None and not _is_causal(made):
+            message = f"architectures {quoted(made)} is not a language model's"
+            self.problem(("architectures",), "E0307", message, "supported: `...ForCausalLM`")
+        stored = fields.get("quantization_config")
+        if isinstance(stored, Mapping) and stored.get("quant_method") == "fp8":
+            message = "the checkpoint of this configuration is fp8, which cannot be loaded yet"
+            where = self.config.value(("quantization_config",))
+            self.warnings.append(Diagnostic("E0311", message, where, severity="warning"))
+        elif stored is not None:
+            message = "this quantization_config is not supported"
+            self.problem(
+                ("quantization_config",), "E0307", message, "supported: quant_method `fp8`"
+            )
+
+    def values(self, fields: Iterable[Field]) -> None:
+        """Find the value of each field; those that follow from others last."""
+        pending = {}
+        for field in fields:
+            if field.name in self.found:
+                continue
+            value = self._given(field)
+            if isinstance(value, Same | Ratio):
+                pending[field.name] = value
+            elif not isinstance(value, Mark):
+                self.found[field.name] = value
+        for name, source in pending.items():
+            self._follow(name, source)
+
+    def rope(self, item: rope.RopeField) -> None:
+        normal, problems = rope.normalize(self.fields, item.theta)
+        for found in problems:
+            self.problem(found.path, found.code, found.message, found.help)
+        self.found["rope_parameters"] = normal
+
+    def relations(
+        self, relations: Iterable[Relation], derived: Mapping[str, tuple[str, ...]]
+    ) -> None:
+        """Check what must hold between sizes, as far as they are known."""
+        for name, terms in derived.items():
+            value, sizes = self.fields.get(name), [self.found.get(term) for term in terms]
+            if value is not None and None not in sizes and value != sum(sizes):
+                message = f"{name} {quoted(value)} is not {' + '.join(terms)} ({sum(sizes)})"
+                self.problem((name,), "E0308", message, "leave it out, or null")
+        sizes = {name: x for name, x in self.found.items() if type(x) is int}
+        for relation in relations:
+            if broken := relation.check(sizes):
+                message, help = broken
+                self.problem((relation.fields[0],), "E0308", message, help)
+
+    def _given(self, field: Field) -> object:
+        """Return the value that stands in the file, or what its absence means; a Mark for none."""
+        fields = self.fields
+        names = [name for name in (field.name, *field.aliases) if name in fields]
+        set_ = [name for name in names if fields[name] is not None]
+        if not names:
+            if field.default is Mark.REQUIRED:
+                self.problem((), "E0305", f"the configuration lacks {quoted(field.name)}")
+            return field.default
+        name = (set_ or names)[0]
+        value = fields[name]
+        if value is None and field.null is not Mark.REFUSED:
+            return field.null
+        for other in set_[1:]:
+            if not _equal(fields[other], value):
+                message = f"{name} {quoted(value)} and {other} {quoted(fields[other])} disagree"
+                self.problem((other,), "E0308", message, "leave one of them out")
+        if why := field.refusal(value):
+            self.problem((name,), "E0306", f"{name} must be {why}, not {quoted(value)}")
+            return Mark.REFUSED
+        return value
+
+    def _follow(self, name: str, source: Same | Ratio) -> None:
+        if source.of not in self.found:
+            return
+        value = self.found[source.of]
+        if isinstance(source, Ratio):
+            if source.by not in self.found:
+                return
+            if value % self.found[source.by]:
+                message = f"{source.of} ({value}) is not a multiple of {source.by} ({self.found[source.by]})"
+                self.problem((source.of,), "E0308", message, f"or give {name}")
+                return
+            value //= self.found[source.by]
+        self.found[name] = value
+
+
+def _equal(one: object, other: object) -> bool:
+    return one == other and isinstance(one, bool) == isinstance(other, bool)
+
+
+def _is_causal(architectures: object) -> bool:
+    if not isinstance(architectures, list):
+        return False
+    return not architectures or any(str(name).endswith("ForCausalLM") for name in architectures)
+
+
+def _resembles(name: str, known: frozenset[str]) -> bool:
+    return accepted(name, known, "fields").startswith("did you mean")

@@ -1,0 +1,111 @@
+"""Plugins: packages named by the `archsmith.plugins` entry points, and what they define."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from importlib.resources import files
+from types import ModuleType
+from typing import Any
+
+from .components.component import Component
+from .errors import ArchsmithError, PluginError
+from .families.family import Family
+from .ir.op import Op
+from .machine.target import Target
+from .rewrite.passes import ModelPass, Pass
+from .schedule.kernel import Kernel
+from .spec.source import parse
+
+GROUP = "archsmith.plugins"
+PIPELINES = "pipelines.yaml"
+
+
+@dataclass
+class Registry:
+    """Everything that the installed plugins offer, by name; a value, built for each use."""
+
+    components: dict[str, type[Component]] = field(default_factory=dict)
+    families: dict[str, Family] = field(default_factory=dict)
+    kernels: dict[str, type[Kernel]] = field(default_factory=dict)
+    ops: dict[str, type[Op]] = field(default_factory=dict)
+    passes: dict[str, type[Pass | ModelPass]] = field(default_factory=dict)
+    targets: dict[str, Target] = field(default_factory=dict)
+    templates: dict[str, str] = field(default_factory=dict)
+    """The files of a package, by name; kernels bring their own."""
+    pipelines: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @classmethod
+    def installed(cls) -> Registry:
+        """All plugins that are installed, in a fixed order.
+
+        Raises `PluginError` where one cannot be imported, or two define the same name.
+        """
+        registry = cls()
+        for entry in sorted(entry_points(group=GROUP), key=lambda e: e.value):
+            try:
+                package = entry.load()
+                registry.add_package(package)
+            except ArchsmithError:
+                raise
+            except Exception as error:
+                why = f"{type(error).__name__}: {error}"
+                raise PluginError(f"plugin {entry.name} ({entry.value}): {why}") from error
+        return registry
+
+    def add_package(self, package: ModuleType) -> None:
+        """Add what the modules of a package define, and the data files beside them."""
+        for module in _modules(package):
+            for value in vars(module).values():
+                if inspect.isclass(value) and value.__module__ == module.__name__:
+                    self._add_class(value)
+        beside = {module.__name__.rpartition(".")[2] for module in _modules(package)}
+        for file in sorted(files(package).iterdir(), key=lambda f: f.name):
+            if file.name.endswith(".jinja"):
+                name = file.name.removesuffix(".jinja")
+                if name.partition(".")[0] not in beside:  # else a kernel's own
+                    self._set(self.templates, "template", name, file.read_text(encoding="utf-8"))
+            elif file.name.endswith(".yaml"):
+                tree = parse(file.read_text(encoding="utf-8"), file.name).tree
+                if file.name == PIPELINES:
+                    for name, passes in tree.items():
+                        self._set(self.pipelines, "pipeline", name, tuple(passes))
+                elif isinstance(tree, dict) and "describes" in tree:
+                    name = file.name.removesuffix(".yaml")
+                    self._set(self.targets, "target", name, Target.of(name, tree))
+
+    def _add_class(self, plugin: type) -> None:
+        key = "kind" if issubclass(plugin, Component) else "name"
+        if inspect.isabstract(plugin) or not isinstance(getattr(plugin, key, None), str):
+            return
+        name = getattr(plugin, key)
+        if issubclass(plugin, Component):
+            self._set(self.components, "component", name, plugin)
+        elif issubclass(plugin, Family):
+            self._set(self.families, "family", name, plugin())
+        elif issubclass(plugin, Kernel):
+            self._set(self.kernels, "kernel", name, plugin)
+        elif issubclass(plugin, Op):
+            self._set(self.ops, "op", name, plugin)
+        elif issubclass(plugin, Pass | ModelPass):
+            self._set(self.passes, "pass", name, plugin)
+
+    def _set(self, table: dict[str, Any], what: str, name: str, plugin: Any) -> None:
+        other = table.setdefault(name, plugin)
+        if other is not plugin:
+            raise PluginError(
+                f"{what} {name!r} is defined by both {_origin(other)} and {_origin(plugin)}"
+            )
+
+
+def _modules(package: ModuleType) -> Iterator[ModuleType]:
+    for info in sorted(pkgutil.iter_modules(package.__path__), key=lambda i: i.name):
+        yield importlib.import_module(f"{package.__name__}.{info.name}")
+
+
+def _origin(plugin: Any) -> str:
+    return str(getattr(plugin, "__module__", type(plugin).__module__))

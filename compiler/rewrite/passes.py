@@ -1,0 +1,58 @@
+"""What a pass is: a named transformation whose every application is proved by the pipeline."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from ..ir.model import PHASES
+from .rewriter import ModelRewriter, Rewriter
+
+
+@dataclass(frozen=True)
+class Lossy:
+    """The effect of a pass that changes results: by what metric, and how much it may."""
+
+    metric: str
+    budget: float
+
+
+@dataclass(frozen=True)
+class Pass(ABC):
+    """A transformation of one graph of a block; the fields of the dataclass are its options."""
+
+    name: ClassVar[str]
+    effect: ClassVar[str | Lossy] = "exact"
+    """"exact": equal in exact arithmetic, weights only moved; "rounding": weights recomputed."""
+    phases: ClassVar[tuple[str, ...]] = PHASES
+
+    @abstractmethod
+    def run(self, rewriter: Rewriter) -> None:
+        """Rewrite the graph; say `rewriter.refuse(node, reason)` for what is left alone."""
+
+    def applications(self, rewriter: Rewriter) -> Iterator[None]:
+        """Run, stopping after each application so that it can be proved."""
+        self.run(rewriter)
+        yield
+
+    def options(self) -> dict[str, Any]:
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+
+
+@dataclass(frozen=True)
+class ModelPass(ABC):
+    """A transformation of all blocks at once, such as one of what flows between them."""
+
+    name: ClassVar[str]
+    effect: ClassVar[str | Lossy] = "exact"
+    phases: ClassVar[tuple[str, ...]] = PHASES
+
+    @abstractmethod
+    def run(self, rewriter: ModelRewriter) -> None:
+        """Rewrite the graphs of all blocks; the whole is one application."""
+
+    def options(self) -> dict[str, Any]:
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}

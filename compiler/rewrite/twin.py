@@ -1,0 +1,156 @@
+"""The twin: a model evaluated at its probe sizes in float64, in every way it may be called."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..ir.graph import Graph, Value
+from ..ir.model import Block, Model
+from ..ir.types import TensorType
+
+ROWS, LENGTH = 3, 9  # the batch, and the tokens of each row
+RAGGED = (2, 5, 3)  # each row's own tokens in the ragged prefill
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call: these tokens of each row, at these positions [B, T]."""
+
+    phase: str
+    tokens: slice
+    positions: Any
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """Calls one after the other on one cache, or in training on none."""
+
+    name: str
+    calls: tuple[Call, ...]
+
+    @property
+    def cached(self) -> bool:
+        return self.calls[0].phase != "train"
+
+
+def scenarios() -> Iterator[Scenario]:
+    """Training, prefill, chunked prefill, prefill then decode, decode from empty, ragged rows."""
+    every = np.tile(np.arange(LENGTH), (ROWS, 1))
+
+    def call(phase: str, start: int, stop: int) -> Call:
+        return Call(phase, slice(start, stop), every[:, start:stop])
+
+    def steps(start: int, stop: int) -> list[Call]:
+        return [call("decode", i, i + 1) for i in range(start, stop)]
+
+    yield Scenario("train", (call("train", 0, LENGTH),))
+    yield Scenario("prefill", (call("prefill", 0, LENGTH),))
+    yield Scenario("chunked prefill", (call("prefill", 0, 4), call("prefill", 4, LENGTH)))
+    yield Scenario("prefill and decode", (call("prefill", 0, 5), *steps(5, LENGTH)))
+    yield Scenario("decode from empty", tuple(steps(0, 3)))
+    first = max(RAGGED)
+    lengths = np.array(RAGGED)[:, None]
+    ragged = [Call("decode", slice(i, i + 1), lengths + (i - first)) for i in range(first, LENGTH)]
+    yield Scenario("ragged", (call("prefill", 0, first), *ragged))
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Random tensors by name, the same for every graph that reads them."""
+
+    seed: int
+
+    def __call__(self, name: str, shape: tuple[int, ...]) -> Any:
+        draw = np.random.default_rng((self.seed, zlib.crc32(name.encode())))
+        if len(shape) == 1:  # a gain or a bias
+            return 1 + 0.3 * draw.standard_normal(shape)
+        return draw.standard_normal(shape) / np.sqrt(shape[-1])
+
+
+@dataclass
+class Twin:
+    """A run of blocks, evaluated from random inputs; the trace of every call is kept."""
+
+    blocks: dict[str, Block]
+    runs: tuple[tuple[str, int], ...]
+    seed: int = 0
+    _params: dict[tuple[str, int], dict[str, Any]] = field(default_factory=dict)
+
+    @classmethod
+    def of_model(cls, model: Model, seed: int = 0) -> Twin:
+        """The whole model, each entry of its schedule repeated at most twice."""
+        return cls(model.blocks, tuple(model.runs(at_most=2)), seed)
+
+    @classmethod
+    def of_block(cls, block: Block, seed: int = 0) -> Twin:
+        """One layer alone, from a random stream."""
+        return cls({block.name: block}, ((block.name, 0),), seed)
+
+    def inputs(self) -> dict[str, Any]:
+        """Random values of what the first block takes, [B, LENGTH, ...] each."""
+        graph = next(iter(self.blocks[self.runs[0][0]].graphs.values()))
+        draw = np.random.default_rng((self.seed, 1))
+        values: dict[str, Any] = {}
+        for value in graph.inputs:
+            if value.name == "positions":
+                continue
+            shape = value.type.sizes("probe", B=ROWS, T=LENGTH)
+            if value.type.dtype == "int64":
+                values[value.name] = draw.integers(0, _vocabulary(graph, value), shape)
+            else:
+                values[value.name] = draw.standard_normal(shape)
+        return values
+
+    def trace(self, scenario: Scenario, inputs: dict[str, Any]) -> list[list[dict[str, Any]]]:
+        """All values by name, of each run of each call."""
+        state = [self._empty(name) if scenario.cached else None for name, _ in self.runs]
+        traces = []
+        for call in scenario.calls:
+            stream = [value[:, call.tokens] for value in inputs.values()]
+            trace = []
+            for i, (name, layer) in enumerate(self.runs):
+                graph = self.blocks[name].graph(call.phase)
+                names = [v.name for v in graph.inputs if v.name != "positions"]
+                given = dict(zip(names, stream, strict=True)) | {"positions": call.positions}
+                values, after = graph.evaluate("probe", given, self.params(name, layer), state[i])
+                state[i] = after if scenario.cached else None
+                stream = [values[v.name] for v in graph.outputs]
+                trace.append(values)
+            traces.append(trace)
+        return traces
+
+    def params(self, name: str, layer: int) -> dict[str, Any]:
+        if (name, layer) not in self._params:
+            read = Checkpoint(self.seed)
+            self._params[name, layer] = {
+                key: param.program.evaluate("probe", read, {"layer": layer})
+                for key, param in self.blocks[name].params.items()
+            }
+        return self._params[name, layer]
+
+    def outputs(self, trace: Sequence[dict[str, Any]], phase: str) -> list[Any]:
+        """What the last run returned."""
+        graph = self.blocks[self.runs[-1][0]].graph(phase)
+        return [trace[-1][v.name] for v in graph.outputs]
+
+    def _empty(self, name: str) -> dict[str, Any]:
+        """Caches with every slot unwritten: NaN, which no result may depend on."""
+        caches = self.blocks[name].caches
+        # A block without caches still has a state, or it would be evaluated as in training.
+        return {cache: _unwritten(rows) for cache, rows in caches.items()}
+
+
+def _vocabulary(graph: Graph, tokens: Value) -> int:
+    """The rows of the table that these tokens are looked up in."""
+    lookups = [n for n in graph.users(tokens) if n.op is not None and n.op.name == "embed"]
+    tables = [graph.operands(node)[1].type for node in lookups]
+    return min((t.sizes("probe")[0] for t in tables), default=1)
+
+
+def _unwritten(rows: TensorType) -> Any:
+    return np.full(rows.sizes("probe", B=ROWS, S=LENGTH), np.nan)

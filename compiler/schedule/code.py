@@ -1,0 +1,109 @@
+"""Python expressions as values: how a kernel says what a model calls, without writing text."""
+
+from __future__ import annotations
+
+import keyword
+import math
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import GraphError
+
+_PATH = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
+
+ATOM, PRODUCT, SUM, LOOSE = range(4)  # how tightly an expression binds, the tightest first
+
+
+@dataclass(frozen=True)
+class Code:
+    """An expression of emitted Python. It is made of names, literals and operators only, so that
+    no text from outside can become code."""
+
+    text: str
+    binds: int = ATOM
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __add__(self, other: Code) -> Code:
+        return Code(f"{self._at(SUM)} + {other._at(PRODUCT)}", SUM)
+
+    def __mul__(self, other: Code | float) -> Code:
+        return Code(f"{self._at(PRODUCT)} * {as_code(other)._at(ATOM)}", PRODUCT)
+
+    def __or__(self, other: Code) -> Code:
+        """`self or other`."""
+        return Code(f"{self.text} or {other.text}", LOOSE)
+
+    def method(self, name: str, *args: Any, **keywords: Any) -> Code:
+        """`self.name(args, ...)`."""
+        return Code(f"{self._at(ATOM)}.{_path(name)}({_arguments(args, keywords)})")
+
+    def __getitem__(self, items: Any) -> Code:
+        parts = items if isinstance(items, tuple) else (items,)
+        return Code(f"{self._at(ATOM)}[{', '.join(map(_index, parts))}]")
+
+    def is_none(self) -> Code:
+        return Code(f"{self.text} is None", LOOSE)
+
+    def _at(self, binds: int) -> str:
+        return self.text if self.binds <= binds else f"({self.text})"
+
+
+def name(path: str) -> Code:
+    """A name, or a dotted path of them."""
+    return Code(_path(path))
+
+
+def call(function: str, *args: Any, **keywords: Any) -> Code:
+    """`function(args, ...)`; an argument is Code, or a constant that becomes a literal."""
+    return Code(f"{_path(function)}({_arguments(args, keywords)})")
+
+
+def tuple_of(*items: Any) -> Code:
+    texts = [as_code(item).text for item in items]
+    if not texts:
+        return Code("()")
+    return Code(f"({texts[0]},)" if len(texts) == 1 else f"({', '.join(texts)})")
+
+
+def as_code(value: Any) -> Code:
+    """Code as it is, a constant as its literal; raises `GraphError` for anything else."""
+    if isinstance(value, Code):
+        return value
+    if value is None or isinstance(value, bool | str):
+        return Code(ascii(value) if not isinstance(value, str) else string(value))
+    if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
+        return Code(repr(value), ATOM if value >= 0 else PRODUCT)
+    if isinstance(value, tuple):
+        return tuple_of(*value)
+    raise GraphError(f"{value!r} has no literal")
+
+
+def string(value: str) -> str:
+    """A string literal in double quotes, of ASCII only."""
+    body = ascii(value)[1:-1]
+    if ascii(value)[0] == '"':
+        return f'"{body}"'
+    return '"' + body.replace("\\'", "'").replace('"', '\\"') + '"'
+
+
+def _arguments(args: tuple[Any, ...], keywords: dict[str, Any]) -> str:
+    texts = [as_code(arg).text for arg in args]
+    texts += [f"{_path(key)}={as_code(value).text}" for key, value in keywords.items()]
+    return ", ".join(texts)
+
+
+def _index(item: Any) -> str:
+    if isinstance(item, slice):
+        start = "" if item.start is None else as_code(item.start).text
+        stop = "" if item.stop is None else as_code(item.stop).text
+        return f"{start}:{stop}"
+    return "..." if item is Ellipsis else as_code(item).text
+
+
+def _path(path: str) -> str:
+    if not _PATH.fullmatch(path) or any(keyword.iskeyword(word) for word in path.split(".")):
+        raise GraphError(f"{path!r} is no name of Python")
+    return path

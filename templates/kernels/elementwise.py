@@ -1,0 +1,66 @@
+"""Elementwise ops as lines of PyTorch."""
+
+from __future__ import annotations
+
+from ...compiler.ops.elementwise import Activation, Clamp, Scale, Softcap
+from ...compiler.schedule.code import Code, call
+from ...compiler.schedule.kernel import Kernel
+
+
+class TorchAdd(Kernel):
+    name = "torch.add"
+    implements = "add"
+
+    def call(self, op: object, x: Code, y: Code, *, phases: tuple[str, ...]) -> Code:
+        return x + y
+
+
+class TorchMul(Kernel):
+    name = "torch.mul"
+    implements = "mul"
+
+    def call(self, op: object, x: Code, y: Code, *, phases: tuple[str, ...]) -> Code:
+        return x * y
+
+
+class TorchScale(Kernel):
+    name = "torch.scale"
+    implements = "scale"
+
+    def call(self, op: Scale, x: Code, *, phases: tuple[str, ...]) -> Code:
+        return x * op.factor
+
+
+class TorchSoftcap(Kernel):
+    name = "torch.softcap"
+    implements = "softcap"
+
+    def call(self, op: Softcap, x: Code, *, phases: tuple[str, ...]) -> Code:
+        return call("torch.tanh", x * (1 / op.cap)) * op.cap
+
+
+class TorchClamp(Kernel):
+    name = "torch.clamp"
+    implements = "clamp"
+
+    def call(self, op: Clamp, x: Code, *, phases: tuple[str, ...]) -> Code:
+        limits = {"min": op.low, "max": op.high}
+        return x.method("clamp", **{key: v for key, v in limits.items() if v is not None})
+
+
+class TorchZeros(Kernel):
+    name = "torch.zeros"
+    implements = "zeros"
+
+    def call(self, op: object, x: Code, *, phases: tuple[str, ...]) -> Code:
+        return call("torch.zeros_like", x)
+
+
+class TorchActivation(Kernel):
+    name = "torch.activation"
+    implements = "activation"
+
+    def call(self, op: Activation, x: Code, *, phases: tuple[str, ...]) -> Code:
+        if op.function == "gelu_tanh":
+            return call("F.gelu", x, approximate="tanh")
+        return call(f"F.{op.function}", x)

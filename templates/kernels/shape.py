@@ -1,0 +1,47 @@
+"""Structure as lines of PyTorch."""
+
+from __future__ import annotations
+
+from ...compiler.ops.shape import Concat, Expand, Flatten, Split, Unflatten
+from ...compiler.schedule.code import Code, call, tuple_of
+from ...compiler.schedule.kernel import Kernel
+
+
+class TorchSplit(Kernel):
+    name = "torch.split"
+    implements = "split"
+
+    def call(self, op: Split, x: Code, *, phases: tuple[str, ...]) -> Code:
+        return x.method("split", tuple(map(int, op.sizes)), op.axis)
+
+
+class TorchConcat(Kernel):
+    name = "torch.concat"
+    implements = "concat"
+
+    def call(self, op: Concat, *operands: Code, phases: tuple[str, ...]) -> Code:
+        return call("torch.cat", tuple_of(*operands), op.axis)
+
+
+class TorchUnflatten(Kernel):
+    name = "torch.unflatten"
+    implements = "unflatten"
+
+    def call(self, op: Unflatten, x: Code, *, phases: tuple[str, ...]) -> Code:
+        return x.method("unflatten", op.axis, tuple(map(int, op.sizes)))
+
+
+class TorchFlatten(Kernel):
+    name = "torch.flatten"
+    implements = "flatten"
+
+    def call(self, op: Flatten, x: Code, *, phases: tuple[str, ...]) -> Code:
+        return x.method("flatten", op.axis, op.axis + 1)
+
+
+class TorchExpand(Kernel):
+    name = "torch.expand"
+    implements = "expand"
+
+    def call(self, op: Expand, x: Code, *, phases: tuple[str, ...]) -> Code:
+        return x[..., None, :].method("expand", -1, -1, int(op.count), -1)
