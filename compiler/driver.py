@@ -1,40 +1,192 @@
-"""The stages in order: load, build, rewrite, schedule, emit; nothing else happens here."""
+"""The stages in order: load, build, rewrite, schedule, emit; each is one call."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
-from .components.assemble import assemble
+from .components.assemble import ROLES, assemble
+from .emit.package import NO_CHECKPOINT, Facts, emit
+from .emit.prove import PackageProof, method, prove_package
+from .emit.write import changes, check_name, write
+from .errors import EnvironmentMissing
+from .families.config import read_config
+from .families.family import Family
+from .families.page import name_of, page
+from .families.table import tree_of
+from .ir.count import cache_bytes, parameters
 from .ir.model import Model
 from .machine.target import Target
 from .plugins import Registry
-from .spec import load as spec_load
+from .rewrite.pipeline import AnyPass, Outcome, Runner
+from .schedule.select import Plan, select
+from .spec.diagnostics import Diagnostic
+from .spec.load import load
 from .spec.schema import Spec
 
 SEED = 0
 
 
-@dataclass
+@dataclass(frozen=True)
+class Report:
+    """What a build made, changed, refused and proved."""
+
+    folder: Path
+    files: Mapping[str, str]
+    """Path -> "new", "same", "changed", "removed" or "edited"."""
+    target: str
+    pipeline: str
+    parameters: int
+    cache_bytes_per_token: int
+    outcomes: Sequence[Outcome]
+    proof: PackageProof | None
+    unproved: str
+    """Why the package was not proved, where it was not."""
+
+    def json(self) -> dict[str, Any]:
+        return {
+            "folder": str(self.folder),
+            "files": dict(self.files),
+            "target": self.target,
+            "pipeline": self.pipeline,
+            "parameters": self.parameters,
+            "cache_bytes_per_token": self.cache_bytes_per_token,
+            "passes": [
+                {**outcome.certificate(SEED), "largest_error": outcome.error}
+                for outcome in self.outcomes
+            ],
+            "package": None
+            if self.proof is None
+            else {**method(), "trials": self.proof.trials, "largest_error": self.proof.error},
+            "unproved": self.unproved,
+        }
+
+
+@dataclass(frozen=True)
 class Compiler:
-    """The stages with what they need: the plugins, a target, and who watches."""
+    """The stages, with the plugins and the target that they work with."""
 
     registry: Registry
     target: Target
-    watch: Callable[[str], None] = field(default=lambda stage: None)
+    numeric: bool = True
+    """Prove every application of a pass by its numbers, not by its structure alone."""
+    watch: Callable[[str], None] = field(default=lambda doing: None)
     """Called with what is done next."""
 
     def load(self, path: Path) -> Spec:
         """Read a spec; raises `SpecError` with all its mistakes."""
-        return spec_load.load(path, self.registry.components, self.registry.families)
+        return load(path, self.registry.components, self.registry.families)
+
+    def read_configuration(self, path: Path, name: str | None) -> tuple[str, list[Diagnostic]]:
+        """A Hugging Face configuration, or a folder with one, as the text of a spec."""
+        return page(read_config(path), self.registry.families, name or name_of(path))
 
     def build(self, spec: Spec) -> Model:
         """The graph of a spec, before any pass."""
-        family = self.registry.families.get(spec.checkpoint or "")
-        return assemble(
-            spec,
+        family = self._family(spec)
+        tensors = family.tensors if family else {}
+        droppable = family.droppable if family else ()
+        return assemble(spec, self.registry.ops, tensors, droppable)
+
+    def rewrite(self, model: Model, passes: Sequence[AnyPass]) -> tuple[Model, list[Outcome]]:
+        runner = Runner(
             self.registry.ops,
-            family.tensors if family else None,
-            family.droppable if family else (),
+            self.target,
+            SEED,
+            self.numeric,
+            watch=lambda name: self.watch(f"pass {name}"),
         )
+        return runner.run(model, passes)
+
+    def schedule(self, model: Model) -> Plan:
+        return select(model, self.registry.kernels, self.target)
+
+    def package(
+        self,
+        spec: Spec,
+        folder: Path,
+        pipeline: str,
+        passes: Sequence[AnyPass],
+        *,
+        prove: bool = True,
+        force: bool = False,
+        dry_run: bool = False,
+    ) -> Report:
+        """All stages: from a spec to a package in `folder`, nothing written unless all is proved."""
+        check_name(folder)
+        self.watch("graph")
+        model, outcomes = self.rewrite(self.build(spec), passes)
+        plan = self.schedule(model)
+        facts = self._facts(spec, pipeline, outcomes)
+        proof, unproved = None, "asked not to"
+        if prove:
+            self.watch("proof of the package")
+            try:
+                proof = prove_package(plan, self.registry.templates, facts, SEED)
+                unproved = ""
+            except EnvironmentMissing as missing:
+                unproved = str(missing)
+        facts = self._facts(spec, pipeline, outcomes, proved=proof is not None)
+        self.watch("files")
+        files = emit(plan, self.registry.templates, facts)
+        done = changes(folder, files) if dry_run else write(folder, files, force=force)
+        return Report(
+            folder,
+            done,
+            self.target.name,
+            pipeline,
+            parameters(model),
+            cache_bytes(model),
+            outcomes,
+            proof,
+            unproved,
+        )
+
+    def _facts(
+        self, spec: Spec, pipeline: str, outcomes: Sequence[Outcome], proved: bool = False
+    ) -> Facts:
+        certificate = {
+            "passes": [outcome.certificate(SEED) for outcome in outcomes],
+            "package": {**method(), "seed": SEED} if proved else None,
+        }
+        return Facts(
+            version("archsmith"),
+            spec.vocab_size,
+            spec.hidden_size,
+            spec.max_positions,
+            self.target.name,
+            pipeline,
+            certificate,
+            self._checkpoint(spec),
+            self._copies(spec),
+        )
+
+    def _family(self, spec: Spec) -> Family | None:
+        family = self.registry.families.get(spec.checkpoint or "")
+        return family() if family else None
+
+    def _checkpoint(self, spec: Spec) -> Mapping[str, Any]:
+        """What a checkpoint's configuration must say, as far as the spec's family has words."""
+        family = self._family(spec)
+        if family is None:
+            return NO_CHECKPOINT
+        tree = tree_of(spec)
+        described = family.describe(tree)
+        fields = family.meaning(tree)
+        return {
+            "family": family.name,
+            "fields": fields,
+            "others": {name: x for name, x in described.items() if name not in fields},
+            "absent": family.defaults(described),
+            "null": family.nulls(described),
+            "aliases": family.aliases(),
+        }
+
+    def _copies(self, spec: Spec) -> dict[str, str]:
+        """A tied head may be in a checkpoint too, if it is the embedding."""
+        family = self._family(spec)
+        names = {**ROLES, **(family.tensors if family else {})}
+        return {names["head"]: names["embed"]} if spec.head.tied else {}

@@ -30,7 +30,7 @@ class Registry:
     """Everything that the installed plugins offer, by name; a value, built for each use."""
 
     components: dict[str, type[Component]] = field(default_factory=dict)
-    families: dict[str, Family] = field(default_factory=dict)
+    families: dict[str, type[Family]] = field(default_factory=dict)
     kernels: dict[str, type[Kernel]] = field(default_factory=dict)
     ops: dict[str, type[Op]] = field(default_factory=dict)
     passes: dict[str, type[Pass | ModelPass]] = field(default_factory=dict)
@@ -86,7 +86,7 @@ class Registry:
         if issubclass(plugin, Component):
             self._set(self.components, "component", name, plugin)
         elif issubclass(plugin, Family):
-            self._set(self.families, "family", name, plugin())
+            self._set(self.families, "family", name, plugin)
         elif issubclass(plugin, Kernel):
             self._set(self.kernels, "kernel", name, plugin)
         elif issubclass(plugin, Op):

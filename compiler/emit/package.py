@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import PluginError
@@ -33,6 +33,17 @@ TEMPLATES = (
 )
 
 
+NO_CHECKPOINT: Mapping[str, Any] = {
+    "family": None,
+    "fields": {},
+    "others": {},
+    "absent": {},
+    "null": {},
+    "aliases": {},
+}
+"""What a package expects of a checkpoint's configuration where its spec names no family."""
+
+
 @dataclass(frozen=True)
 class Facts:
     """What a package says of itself beside its code; plain values that hold no path and no date."""
@@ -44,10 +55,9 @@ class Facts:
     target: str
     pipeline: str
     certificate: Mapping[str, Any]
-    family: str | None = None
-    checkpoint: Mapping[str, Any] | None = None
+    checkpoint: Mapping[str, Any] = field(default_factory=lambda: dict(NO_CHECKPOINT))
     """The fields of a configuration that a checkpoint must agree with."""
-    copies: Mapping[str, str] | None = None
+    copies: Mapping[str, str] = field(default_factory=dict)
     """Tensors that a checkpoint may hold if they are equal to another one."""
 
 
@@ -110,11 +120,11 @@ def _values(module: Module, facts: Facts) -> dict[str, Any]:
         "version": Prose(facts.version),
         "target": Prose(facts.target),
         "pipeline": Prose(facts.pipeline),
-        "family": Prose(facts.family) if facts.family else None,
+        "family": Prose(facts.checkpoint["family"]) if facts.checkpoint["family"] else None,
         "functions": [Name(f) for f in sorted({f for _, names in functions for f in names})],
         "kernels": [(Name(stem), [Name(f) for f in names]) for stem, names in functions],
         "stems": [stem for stem, _ in functions],
-        "tensors": _Tensors(module, which, facts.copies or {}),
+        "tensors": _Tensors(module, which, facts.copies),
     }
 
 

@@ -19,7 +19,7 @@ from ..errors import EnvironmentMissing, ProofError
 from ..rewrite.check import relative
 from ..rewrite.twin import LENGTH, RAGGED, ROWS, Checkpoint, Scenario, Twin, scenarios
 from ..schedule.select import Plan
-from .package import Facts, emit
+from .package import NO_CHECKPOINT, Facts, emit
 
 TOLERANCE = 1e-9  # relative, in float64: PyTorch sums in another order than NumPy
 PACKAGE = "probe"
@@ -44,7 +44,7 @@ def prove_package(
     """
     model = plan.model.shallow(at_most=2)
     plan = replace(plan, model=model)
-    facts = replace(facts, checkpoint=None)
+    facts = replace(facts, checkpoint=NO_CHECKPOINT)  # its fields are those of the real sizes
     with tempfile.TemporaryDirectory(prefix="archsmith-") as folder:
         proof = _Proof(plan, templates, facts, Twin.of_model(model, seed), Path(folder))
         return proof.run()
@@ -66,6 +66,7 @@ class _Proof:
         checkpoint = self.folder / "checkpoint"
         checkpoint.mkdir()
         save_file(self._tensors(), checkpoint / "model.safetensors")
+        (checkpoint / "config.json").write_text("{}")
         self._package(trace=False)
         calls = self._calls(inputs["tokens"])
         (self.folder / "calls.json").write_text(json.dumps(calls))

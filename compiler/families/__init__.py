@@ -1,1 +1,1 @@
-"""Hugging Face model families: what a configuration's fields become, and what its checkpoint calls its tensors."""
+"""Hugging Face model families: what their fields become, and what their tensors are called."""

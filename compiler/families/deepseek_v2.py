@@ -9,9 +9,11 @@ from ..spec.diagnostics import Diagnostic
 from ..spec.relations import AtMost, Even, Multiple
 from ..spec.source import Source
 from . import names
-from .family import ACTIVATION, Family, With
+from .family import Family
 from .field import Field, Fixed
+from .general import ACTIVATION
 from .rope import RopeField
+from .table import With
 
 
 class DeepseekV2(Family):
@@ -98,6 +100,7 @@ class DeepseekV2(Family):
         AtMost("num_experts_per_tok", "n_routed_experts"),
         Multiple("n_routed_experts", "n_group"),
         AtMost("topk_group", "n_group"),
+        AtMost("num_experts_per_tok", "topk_group", times=("n_routed_experts", "n_group")),
     )
     tensors = names.ENDS | names.MLA | names.SWIGLU | names.MOE | names.SHARED
     droppable = (names.INV_FREQ,)

@@ -7,9 +7,11 @@ from typing import Any
 
 from ..spec.relations import AtMost, Even, Multiple
 from . import names
-from .family import ACTIVATION, Family, With
+from .family import Family
 from .field import Field, Fixed
+from .general import ACTIVATION
 from .rope import RopeField
+from .table import With
 
 
 class DeepseekV3(Family):
@@ -90,8 +92,9 @@ class DeepseekV3(Family):
     relations = (
         Even("qk_rope_head_dim"),
         AtMost("num_experts_per_tok", "n_routed_experts"),
-        Multiple("n_routed_experts", "n_group"),
+        Multiple("n_routed_experts", "n_group", least=2),
         AtMost("topk_group", "n_group"),
+        AtMost("num_experts_per_tok", "topk_group", times=("n_routed_experts", "n_group")),
     )
     tensors = (
         names.ENDS

@@ -3,71 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, ClassVar
 
 from ..spec.diagnostics import Diagnostic, SpecError, accepted
 from ..spec.relations import Relation
+from ..spec.schema import Spec
 from ..spec.source import Source
-from . import rope
 from .field import Field, Fixed, Mark, Ratio, Same
+from .general import HEAD, IGNORED, LAYERS, ROPE, TOP
 from .reading import Reading
 from .rope import RopeField
-
-Tree = dict[str, Any]
-
-DTYPES = {name: name for name in ("bfloat16", "float16", "float32", "float64")}
-ACTIVATIONS = {"silu": "silu", "gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh", "relu": "relu"}
-ACTIVATION = Field("hidden_act", "word", default="silu", unless="silu", words=ACTIVATIONS)
-LAYERS = Field("num_hidden_layers", most=100_000)
-TOP: Mapping[str, Field] = {
-    "dtype": Field(
-        "dtype", "word", default="float32", null="float32", words=DTYPES, aliases=("torch_dtype",)
-    ),
-    "vocab_size": Field("vocab_size"),
-    "hidden_size": Field("hidden_size"),
-    "max_positions": Field("max_position_embeddings"),
-}
-HEAD: Mapping[str, Field] = {"tied": Field("tie_word_embeddings", "flag", default=False)}
-
-# Fields of any configuration that change nothing in what the model computes.
-IGNORED = frozenset(
-    [
-        "_attn_implementation_autoset",
-        "_name_or_path",
-        "architectures",
-        "attention_dropout",
-        "auto_map",
-        "bos_token_id",
-        "chunk_size_feed_forward",
-        "eos_token_id",
-        "id2label",
-        "initializer_range",
-        "label2id",
-        "model_type",
-        "name_or_path",
-        "output_attentions",
-        "output_hidden_states",
-        "pad_token_id",
-        "pretraining_tp",
-        "problem_type",
-        "return_dict",
-        "tie_last_hidden_states",
-        "tokenizer_class",
-        "transformers_version",
-        "use_cache",
-    ]
-)
-ROPE = frozenset({"rope_theta", "rope_scaling", "rope_parameters"})
-
-
-@dataclass(frozen=True)
-class With:
-    """A constant that stands in the spec where the value of `field` does."""
-
-    field: str
-    value: object
+from .table import Tree, fields_of, fill, recover, tree_of
 
 
 class Family:
@@ -75,7 +22,7 @@ class Family:
 
     name       the `model_type`
     blocks     the spec's blocks, as the spec has them
-    parts      the spec's parts; a `Field` stands for its value, so the table reads in both directions
+    parts      the spec's parts; a `Field` stands for its value, so it reads in both directions
     schedule   fields that `layers` reads beside the number of layers
     choices    fields that `settle` reads and that stand nowhere in the spec
     ignored    fields that change nothing, beside those of `IGNORED`
@@ -148,28 +95,29 @@ class Family:
 
         values = reading.found
         tree: Tree = {"archsmith": 1, "name": name or self.name.replace("_", "-")}
-        tree |= _fill(TOP, values)
+        tree |= fill(TOP, values)
         tree["layers"] = [
             {"repeat": len(list(run)), "block": name} for name, run in groupby(layers)
         ]
         tree["blocks"] = {name: [dict(step) for step in steps] for name, steps in blocks.items()}
-        tree["parts"] = {name: _fill(part, values) for name, part in parts.items()}
-        tree |= {"final_norm": "rms", "head": _fill(HEAD, values), "checkpoint": self.name}
+        tree["parts"] = {name: fill(part, values) for name, part in parts.items()}
+        tree |= {"final_norm": "rms", "head": fill(HEAD, values), "checkpoint": self.name}
         _merge_parts(tree)
         return tree, reading.warnings + self.warnings(config)
 
-    def describe(self, tree: Mapping[str, Any]) -> dict[str, Any]:
+    def describe(self, tree: Mapping[str, Any] | Spec) -> dict[str, Any]:
         """Return the configuration that `read` turns into `tree`: each field that it settles.
 
         Parts are recognized by their kind, so a hand-written spec is described as far as it has
         the family's form. The rotary embedding is in its normal form, as `rope_parameters`.
         """
+        tree = tree_of(tree) if isinstance(tree, Spec) else tree
         fields: dict[str, Any] = {}
-        _recover(TOP, tree, fields)
-        _recover(HEAD, tree.get("head", {}), fields)
+        recover(TOP, tree, fields)
+        recover(HEAD, tree.get("head", {}), fields)
         for name, template in self.parts.items():
             if part := _counterpart(name, template["kind"], tree):
-                _recover(template, part, fields)
+                recover(template, part, fields)
         self.unsettle(fields)
         layers = self._layers_of(tree)
         fields["num_hidden_layers"] = len(layers)
@@ -177,7 +125,7 @@ class Family:
             fields |= self.schedule_of(layers)
         return {"model_type": self.name} | fields
 
-    def meaning(self, tree: Mapping[str, Any]) -> dict[str, Any]:
+    def meaning(self, tree: Mapping[str, Any] | Spec) -> dict[str, Any]:
         """Return the described fields that a checkpoint's tensors do not show by themselves."""
         visible = {"model_type", "dtype", "max_position_embeddings"}
         visible |= {field.name for field in self.schedule}
@@ -258,57 +206,6 @@ def family_of(config: Source, families: Mapping[str, type[Family]]) -> Family:
     raise SpecError(config, [Diagnostic("E0303", message, config.value(("model_type",)), help)])
 
 
-def fields_of(template: Mapping[str, Any]) -> list[Field]:
-    """Return the fields that stand in a part's table."""
-    found: list[Field] = []
-    for item in template.values():
-        if isinstance(item, Field):
-            found.append(item)
-        elif isinstance(item, RopeField) and isinstance(item.interleaved, Field):
-            found.append(item.interleaved)
-        elif isinstance(item, Mapping):
-            found += fields_of(item)
-    return found
-
-
-def _fill(template: Mapping[str, Any], values: Mapping[str, Any]) -> Tree:
-    """Return a table with its fields replaced by their values."""
-    result: Tree = {}
-    standing = set()
-    for key, item in template.items():
-        if isinstance(item, Field):
-            value = item.to_spec(values[item.name])
-            if value == item.unless:
-                continue
-            result[key] = value
-            standing.add(item.name)
-        elif isinstance(item, With):
-            if item.field in standing:
-                result[key] = item.value
-        elif isinstance(item, RopeField):
-            way = item.interleaved
-            way = values[way.name] if isinstance(way, Field) else way
-            result[key] = rope.to_spec(values["rope_parameters"], way)
-        else:
-            result[key] = _fill(item, values) if isinstance(item, Mapping) else item
-    return result
-
-
-def _recover(template: Mapping[str, Any], part: Mapping[str, Any], fields: dict[str, Any]) -> None:
-    """Add to `fields` what a part of a spec says of the fields in its table."""
-    for key, item in template.items():
-        if isinstance(item, Field):
-            value = part.get(key, item.unless)
-            if not isinstance(value, Mark) and item.has_word_for(value):
-                fields[item.name] = item.from_spec(value)
-        elif isinstance(item, RopeField) and key in part:
-            fields["rope_parameters"] = rope.from_spec(part[key])
-            if isinstance(item.interleaved, Field):
-                fields[item.interleaved.name] = part[key]["interleaved"]
-        elif isinstance(item, Mapping) and key in part:
-            _recover(item, part[key], fields)
-
-
 def _counterpart(name: str, kind: str, tree: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """Return the tree's part that plays a table's role: by name, or as the only one of its kind."""
     parts: Mapping[str, Mapping[str, Any]] = tree["parts"]
@@ -322,11 +219,12 @@ def _counterpart(name: str, kind: str, tree: Mapping[str, Any]) -> Mapping[str, 
 
 def _kinds(steps: Sequence[Mapping[str, Any]], parts: Mapping[str, Any]) -> tuple[Any, ...]:
     """Return what a block is, whatever its parts are called."""
-    return tuple(
-        (key, parts[name]["kind"] if isinstance(name, str) else tuple(name))
+    named = [
+        (key, [names] if isinstance(names, str) else names)
         for step in steps
-        for key, name in step.items()
-    )
+        for key, names in step.items()
+    ]
+    return tuple((key, *(parts[name]["kind"] for name in names)) for key, names in named)
 
 
 def _merge_parts(tree: Tree) -> None:

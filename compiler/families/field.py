@@ -1,4 +1,4 @@
-"""A field of a configuration: where it stands in the spec, what may be in it, what its absence means."""
+"""A field of a configuration: what may be in it, and what its absence means."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ class Ratio:
 class Field:
     """A configuration's field and the value of the spec that it stands for.
 
-    type     `size` (an int, at least 1), `count` (at least 0), `number` (finite, above 0), `flag`, `word`
-             (one of `words`), `layers` (a list of layer numbers)
+    type     `size` (an int, at least 1), `count` (at least 0), `number` (finite, above 0),
+             `flag`, `word` (one of `words`), `layers` (a list of layer numbers)
     default  what Hugging Face's configuration class takes when the field is absent
     null     what an explicit null means to it
     unless   the component's own default: the spec leaves the value out when it is this
@@ -52,7 +52,7 @@ class Field:
     default: object = Mark.REQUIRED
     null: object = Mark.REFUSED
     unless: object = Mark.NEVER
-    words: Mapping[str, object] = field(default_factory=dict)
+    words: Mapping[str | bool, object] = field(default_factory=dict)
     most: int = LARGEST
     aliases: tuple[str, ...] = ()
 
@@ -64,7 +64,7 @@ class Field:
         if self.type == "flag":
             return None if isinstance(value, bool) else "true or false"
         if self.type == "number":
-            return None if is_number(value) and float(value) > 0 else "a number above 0"
+            return None if is_positive(value) else "a number above 0"
         if self.type == "layers":
             listed = isinstance(value, list) and all(is_int(item, 0, self.most) for item in value)
             return None if listed else "a list of layer numbers"
@@ -88,7 +88,7 @@ class Field:
 
 @dataclass(frozen=True)
 class Fixed:
-    """A field that is understood at some of its values; `otherwise` says what the others would mean."""
+    """A field understood at some of its values; `otherwise` says what the others would mean."""
 
     accepted: tuple[object, ...]
     otherwise: str
@@ -98,7 +98,7 @@ def is_int(value: object, least: int = -LARGEST, most: int = LARGEST) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
 
-def is_number(value: object) -> bool:
+def is_positive(value: object) -> bool:
     if isinstance(value, float):
-        return math.isfinite(value)
-    return is_int(value)
+        return 0 < value < math.inf
+    return is_int(value, 1)

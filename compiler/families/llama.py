@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from ..spec.relations import Even, Multiple
 from . import names
-from .family import ACTIVATION, Family
+from .family import Family
 from .field import Field, Fixed, Ratio, Same
+from .general import ACTIVATION
 from .rope import RopeField
 
 HEAD_DIM = Ratio("hidden_size", "num_attention_heads")
@@ -40,9 +41,11 @@ class Llama(Family):
             "bias": Field("mlp_bias", "flag", default=False, unless=False),
         },
     }
+    ignored = frozenset({"is_llama_config"})
     fixed = {
         "partial_rotary_factor": Fixed((1, 1.0), "only part of a head would be rotated"),
         "is_encoder_decoder": Fixed((False,), "an encoder would come before it"),
+        "rope_interleaved": Fixed((False,), "neighbours would be rotated, not halves"),
         "sliding_window": Fixed((), "a Llama attends to the whole context"),
     }
     relations = (

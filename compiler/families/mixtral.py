@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from ..spec.relations import AtMost, Even, Multiple
 from . import names
-from .family import ACTIVATION, Family
+from .family import Family
 from .field import Field, Fixed, Ratio, Same
+from .general import ACTIVATION
 from .rope import RopeField
 
 EXPERT = names.LAYER + "block_sparse_moe.experts.{expert}."
@@ -13,7 +14,7 @@ HEAD_DIM = Ratio("hidden_size", "num_attention_heads")
 
 
 class Mixtral(Family):
-    """Mixtral of Experts (arXiv 2401.04088): softmax over all experts, the chosen ones normalized."""
+    """Mixtral of Experts (arXiv 2401.04088): the chosen experts' scores are normalized."""
 
     name = "mixtral"
     blocks = {"layer": [{"norm": "rms", "use": "attention"}, {"norm": "rms", "use": "experts"}]}

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 LAYER = "model.layers.{layer}."
 
-ENDS: Mapping[str, str] = {
+ENDS: dict[str, str] = {
     "embed": "model.embed_tokens.weight",
     "final_norm": "model.norm.weight",
     "head": "lm_head.weight",
     "norm.0": LAYER + "input_layernorm.weight",
     "norm.1": LAYER + "post_attention_layernorm.weight",
 }
-GQA: Mapping[str, str] = {
+GQA: dict[str, str] = {
     "gqa.q": LAYER + "self_attn.q_proj.weight",
     "gqa.k": LAYER + "self_attn.k_proj.weight",
     "gqa.v": LAYER + "self_attn.v_proj.weight",
@@ -25,7 +23,7 @@ GQA: Mapping[str, str] = {
     "gqa.q_norm": LAYER + "self_attn.q_norm.weight",
     "gqa.k_norm": LAYER + "self_attn.k_norm.weight",
 }
-MLA: Mapping[str, str] = {
+MLA: dict[str, str] = {
     "mla.q": LAYER + "self_attn.q_proj.weight",
     "mla.q_a": LAYER + "self_attn.q_a_proj.weight",
     "mla.q_a_bias": LAYER + "self_attn.q_a_proj.bias",
@@ -38,7 +36,7 @@ MLA: Mapping[str, str] = {
     "mla.o": LAYER + "self_attn.o_proj.weight",
     "mla.o_bias": LAYER + "self_attn.o_proj.bias",
 }
-SWIGLU: Mapping[str, str] = {
+SWIGLU: dict[str, str] = {
     "swiglu.gate": LAYER + "mlp.gate_proj.weight",
     "swiglu.up": LAYER + "mlp.up_proj.weight",
     "swiglu.down": LAYER + "mlp.down_proj.weight",
@@ -46,13 +44,13 @@ SWIGLU: Mapping[str, str] = {
     "swiglu.up_bias": LAYER + "mlp.up_proj.bias",
     "swiglu.down_bias": LAYER + "mlp.down_proj.bias",
 }
-MOE: Mapping[str, str] = {
+MOE: dict[str, str] = {
     "moe.router": LAYER + "mlp.gate.weight",
     "moe.experts.gate": LAYER + "mlp.experts.{expert}.gate_proj.weight",
     "moe.experts.up": LAYER + "mlp.experts.{expert}.up_proj.weight",
     "moe.experts.down": LAYER + "mlp.experts.{expert}.down_proj.weight",
 }
-SHARED: Mapping[str, str] = {
+SHARED: dict[str, str] = {
     "moe.shared.gate": LAYER + "mlp.shared_experts.gate_proj.weight",
     "moe.shared.up": LAYER + "mlp.shared_experts.up_proj.weight",
     "moe.shared.down": LAYER + "mlp.shared_experts.down_proj.weight",

@@ -7,8 +7,9 @@ from typing import Any
 
 from ..spec.relations import AtMost, Even, Multiple
 from . import names
-from .family import ACTIVATION, Family
+from .family import Family
 from .field import LARGEST, Field, Fixed, Ratio
+from .general import ACTIVATION
 from .rope import RopeField
 
 HEAD_DIM = Ratio("hidden_size", "num_attention_heads")

@@ -96,15 +96,18 @@ class Reading:
     ) -> None:
         """Check what must hold between sizes, as far as they are known."""
         for name, terms in derived.items():
-            value, sizes = self.fields.get(name), [self.found.get(term) for term in terms]
-            if value is not None and None not in sizes and value != sum(sizes):
-                message = f"{name} {quoted(value)} is not {' + '.join(terms)} ({sum(sizes)})"
+            value, known = self.fields.get(name), [self.found.get(term) for term in terms]
+            total = sum(size for size in known if size)
+            if value is not None and None not in known and not _equal(value, total):
+                message = f"{name} {quoted(value)} is not {' + '.join(terms)} ({total})"
                 self.problem((name,), "E0308", message, "leave it out, or null")
         sizes = {name: x for name, x in self.found.items() if type(x) is int}
+        wrong = set()
         for relation in relations:
-            if broken := relation.check(sizes):
-                message, help = broken
-                self.problem((relation.fields[0],), "E0308", message, help)
+            broken = relation.check(sizes)
+            if broken and relation.field not in wrong:
+                self.problem((relation.field,), "E0308", *broken)
+                wrong.add(relation.field)
 
     def _given(self, field: Field) -> object:
         """Return the value that stands in the file, or what its absence means; a Mark for none."""
@@ -129,18 +132,16 @@ class Reading:
         return value
 
     def _follow(self, name: str, source: Same | Ratio) -> None:
-        if source.of not in self.found:
+        """Find a value that follows from others, where those are known."""
+        value = self.found.get(source.of)
+        divisor = self.found.get(source.by) if isinstance(source, Ratio) else 1
+        if value is None or divisor is None:
             return
-        value = self.found[source.of]
-        if isinstance(source, Ratio):
-            if source.by not in self.found:
-                return
-            if value % self.found[source.by]:
-                message = f"{source.of} ({value}) is not a multiple of {source.by} ({self.found[source.by]})"
-                self.problem((source.of,), "E0308", message, f"or give {name}")
-                return
-            value //= self.found[source.by]
-        self.found[name] = value
+        if isinstance(source, Ratio) and value % divisor:
+            message = f"{source.of} ({value}) is not a multiple of {source.by} ({divisor})"
+            self.problem((source.of,), "E0308", message, f"or give {name}")
+            return
+        self.found[name] = value // divisor
 
 
 def _equal(one: object, other: object) -> bool:

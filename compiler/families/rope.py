@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from ..spec.diagnostics import accepted, quoted
 from .field import Field, Mark
 
-# What each kind of scaling is given, in the spec's order. `original_max_position_embeddings` defaults
-# to `max_position_embeddings`; a null or 0 is the same as an absent field, as in transformers.
+# What each kind of scaling is given, in the spec's order. Without an original number of positions
+# it is `max_position_embeddings`; a null is an absent field, as in transformers.
 FACTOR = Field("factor", "number")
 ORIGINAL = Field("original_max_position_embeddings")
 SCALINGS: Mapping[str, tuple[Field, ...]] = {
@@ -61,7 +61,7 @@ class Problem:
 def normalize(
     config: Mapping[str, object], theta: float
 ) -> tuple[dict[str, object], list[Problem]]:
-    """Return the one form of a configuration's rotary embedding, every field explicit, and mistakes.
+    """Return a configuration's rotary embedding in one form, every field explicit, and mistakes.
 
     The form is that of `rope_parameters`: rope_theta, rope_type, and the fields of that type.
     """
@@ -174,7 +174,7 @@ def _unknown(
 
 
 def _implied(rope: Mapping[str, object]) -> float | None:
-    """Return the factor by which yarn multiplies cosine and sine (arXiv 2309.00071, section 3.4)."""
+    """Return the factor of yarn on cosine and sine (arXiv 2309.00071, section 3.4)."""
 
     def mscale(weight: object) -> float:
         factor = rope["factor"]

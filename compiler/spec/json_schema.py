@@ -61,12 +61,19 @@ def _any_of(names: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _draft_7(node: Any) -> Any:
-    """Return a schema without what draft 7 does not know; there, `$ref` hides what is beside it."""
+    """Return a schema in the words of draft 7, where `$ref` hides what is beside it.
+
+    The titles that pydantic makes of names, and OpenAPI's discriminators, are left out.
+    """
     if isinstance(node, list):
         return [_draft_7(item) for item in node]
     if not isinstance(node, dict):
         return node
-    result = {key: _draft_7(value) for key, value in node.items() if key != "discriminator"}
+    result = {key: _draft_7(value) for key, value in node.items()}
+    if isinstance(result.get("title"), str):
+        del result["title"]
+    if "propertyName" in result.get("discriminator", ()):
+        del result["discriminator"]
     if "$ref" in result and len(result) > 1:
         result["allOf"] = [{"$ref": result.pop("$ref")}]
     return result

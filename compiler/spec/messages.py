@@ -66,8 +66,8 @@ def message_of(error: ErrorDetails, source: Source, models: Models) -> Diagnosti
         path = (*path, "kind") if kind == "union_tag_invalid" else path
         given = given.get("kind") if isinstance(given, dict) else given
         message = f"{_label(path)} cannot be {_shown(given)}"
-        help = accepted(given, choices, "it may be")
-        return Diagnostic("E0205", message, source.value(path), help)
+        choice = accepted(given, choices, "it may be")
+        return Diagnostic("E0205", message, source.value(path), choice)
     if kind == "union_tag_not_found":
         return Diagnostic("E0202", f"{label} lacks `kind`", value, _about(path, source, models))
     message = f"{label} must be {WANTED.get(kind, error['msg'].lower())}, not {_shown(given)}"

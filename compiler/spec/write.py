@@ -9,6 +9,7 @@ WIDTH = 110
 # What YAML 1.1 or 1.2 reads as something else than a string, though it is a word.
 RESERVED = frozenset(["null", "true", "false", "yes", "no", "on", "off", "y", "n", "nan", "inf"])
 WORD = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+SECTIONS = ("layers", "blocks", "parts")
 REMARKS = {
     "layers": "the schedule, top to bottom",
     "blocks": "a block is a list of residual steps: x = x + use(norm(x))",
@@ -21,13 +22,11 @@ def write(tree: Mapping[str, object], header: str = "") -> str:
     `header` becomes comments above it. Reading the text gives `tree` again, floats as floats.
     """
     lines = [f"# {line}".rstrip() for line in header.splitlines()]
-    simple = True
     for key, value in tree.items():
-        nested = isinstance(value, Mapping | list) and key in ("layers", "blocks", "parts")
-        if nested or not simple:
-            lines += [""] * (nested or _follows_nested(lines))
-        simple = not nested
-        lines += _section(key, value) if nested else [_wrapped(f"{scalar(key)}: ", value)]
+        if key in SECTIONS and isinstance(value, Mapping | list):
+            lines += ["", *_section(key, value)]
+        else:
+            lines += [""] * _ends_section(lines) + [_wrapped(f"{scalar(key)}: ", value)]
     return "\n".join(lines).lstrip("\n") + "\n"
 
 
@@ -113,7 +112,7 @@ def _wrapped(lead: str, value: object) -> str:
     return "\n".join(lines) + closing
 
 
-def _follows_nested(lines: Sequence[str]) -> bool:
+def _ends_section(lines: Sequence[str]) -> bool:
     return bool(lines) and lines[-1].startswith(" ")
 
 
