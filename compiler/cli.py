@@ -78,7 +78,8 @@ def check(specs: tuple[Path, ...], as_json: bool) -> None:
     from .spec.load import check as check_source
     from .spec.source import read
 
-    registry, failed, found = Registry.installed(), False, []
+    registry = Registry.installed(("components", "families"))
+    failed, found = False, []
     for path in specs:
         from .spec.diagnostics import SpecError
 

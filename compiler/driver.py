@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from .components.assemble import ROLES, assemble
+from .components.building.assemble import ROLES, assemble
 from .emit.package import NO_CHECKPOINT, Facts, emit
 from .emit.prove import PackageProof, method, prove_package
 from .emit.write import changes, check_name, write

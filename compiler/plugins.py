@@ -5,24 +5,40 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from importlib.resources import files
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .components.component import Component
 from .errors import ArchsmithError, PluginError
-from .families.family import Family
-from .ir.op import Op
 from .machine.target import Target
-from .rewrite.passes import ModelPass, Pass
-from .schedule.kernel import Kernel
 from .spec.source import parse
+
+if TYPE_CHECKING:
+    from .components.component import Component
+    from .families.family import Family
+    from .ir.op import Op
+    from .rewrite.passes import ModelPass, Pass
+    from .schedule.kernel import Kernel
 
 GROUP = "archsmith.plugins"
 PIPELINES = "pipelines.yaml"
+OURS = "archsmith."
+
+KINDS = {
+    "archsmith.compiler.components.component.Component": ("components", "kind"),
+    "archsmith.compiler.families.family.Family": ("families", "name"),
+    "archsmith.compiler.ir.op.Op": ("ops", "name"),
+    "archsmith.compiler.rewrite.passes.ModelPass": ("passes", "name"),
+    "archsmith.compiler.rewrite.passes.Pass": ("passes", "name"),
+    "archsmith.compiler.schedule.kernel.Kernel": ("kernels", "name"),
+}
+"""Base class -> the table of its plugins, and the class attribute that names one.
+
+Classes are told by the names of their bases, so that checking a spec imports no graph.
+"""
 
 
 @dataclass
@@ -40,13 +56,18 @@ class Registry:
     pipelines: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @classmethod
-    def installed(cls) -> Registry:
+    def installed(cls, only: Collection[str] = ()) -> Registry:
         """All plugins that are installed, in a fixed order.
+
+        With `only`, such as ("components",), those of our own packages that have that name; a
+        third party's package may hold anything, and is always loaded.
 
         Raises `PluginError` where one cannot be imported, or two define the same name.
         """
         registry = cls()
         for entry in sorted(entry_points(group=GROUP), key=lambda e: e.value):
+            if only and entry.value.startswith(OURS) and entry.name not in only:
+                continue
             try:
                 package = entry.load()
                 registry.add_package(package)
@@ -68,43 +89,41 @@ class Registry:
             if file.name.endswith(".jinja"):
                 name = file.name.removesuffix(".jinja")
                 if name.partition(".")[0] not in beside:  # else a kernel's own
-                    self._set(self.templates, "template", name, file.read_text(encoding="utf-8"))
+                    self._set(self.templates, "templates", name, file.read_text(encoding="utf-8"))
             elif file.name.endswith(".yaml"):
                 tree = parse(file.read_text(encoding="utf-8"), file.name).tree
                 if file.name == PIPELINES:
                     for name, passes in tree.items():
-                        self._set(self.pipelines, "pipeline", name, tuple(passes))
+                        self._set(self.pipelines, "pipelines", name, tuple(passes))
                 elif isinstance(tree, dict) and "describes" in tree:
                     name = file.name.removesuffix(".yaml")
-                    self._set(self.targets, "target", name, Target.of(name, tree))
+                    self._set(self.targets, "targets", name, Target.of(name, tree))
 
     def _add_class(self, plugin: type) -> None:
-        key = "kind" if issubclass(plugin, Component) else "name"
-        if inspect.isabstract(plugin) or not isinstance(getattr(plugin, key, None), str):
-            return
-        name = getattr(plugin, key)
-        if issubclass(plugin, Component):
-            self._set(self.components, "component", name, plugin)
-        elif issubclass(plugin, Family):
-            self._set(self.families, "family", name, plugin)
-        elif issubclass(plugin, Kernel):
-            self._set(self.kernels, "kernel", name, plugin)
-        elif issubclass(plugin, Op):
-            self._set(self.ops, "op", name, plugin)
-        elif issubclass(plugin, Pass | ModelPass):
-            self._set(self.passes, "pass", name, plugin)
+        for base in plugin.__mro__[1:]:
+            table, key = KINDS.get(f"{base.__module__}.{base.__qualname__}", ("", ""))
+            name = getattr(plugin, key, None) if table else None
+            if isinstance(name, str) and not inspect.isabstract(plugin):
+                self._set(getattr(self, table), table, name, plugin)
+                return
 
     def _set(self, table: dict[str, Any], what: str, name: str, plugin: Any) -> None:
         other = table.setdefault(name, plugin)
         if other is not plugin:
             raise PluginError(
-                f"{what} {name!r} is defined by both {_origin(other)} and {_origin(plugin)}"
+                f"{_singular(what)} {name!r} is defined by both {_origin(other)} and {_origin(plugin)}"
             )
 
 
 def _modules(package: ModuleType) -> Iterator[ModuleType]:
     for info in sorted(pkgutil.iter_modules(package.__path__), key=lambda i: i.name):
+        if info.ispkg:
+            continue
         yield importlib.import_module(f"{package.__name__}.{info.name}")
+
+
+def _singular(table: str) -> str:
+    return {"passes": "pass", "families": "family"}.get(table, table.removesuffix("s"))
 
 
 def _origin(plugin: Any) -> str:

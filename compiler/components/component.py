@@ -6,11 +6,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from ..ir.graph import Value
 from ..spec.schema import Part
 
+# A spec is checked without building it: what only builds is not imported for that.
 if TYPE_CHECKING:
-    from .site import Site
+    from ..ir.graph import Value
+    from .building.site import Site
 
 Activation = Literal["silu", "gelu", "gelu_tanh", "relu"]
 """`gelu_tanh` is the tanh approximation of `gelu`."""

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from ..ir.graph import Value
 from ..spec.fields import NormName, Positive, Size
 from ..spec.relations import AtMost, Even, Multiple, Small, When
 from .component import Component
 from .rope import Rope, rotate
-from .site import Site
+
+if TYPE_CHECKING:
+    from ..ir.graph import Value
+    from .building.site import Site
 
 
 class Gqa(Component):

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from ..ir.graph import Value
 from ..spec.fields import NormName, Positive, Size
 from ..spec.relations import Equal, Even
 from .component import Component
 from .rope import Rope, growth, rotate
-from .site import Site
+
+if TYPE_CHECKING:
+    from ..ir.graph import Value
+    from .building.site import Site
 
 
 class Mla(Component):

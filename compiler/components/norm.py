@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
-from ..ir.graph import Value
 from ..spec.fields import Positive
 from .component import Component
-from .site import Site
+
+if TYPE_CHECKING:
+    from ..ir.graph import Value
+    from .building.site import Site
 
 
 class RmsNorm(Component):

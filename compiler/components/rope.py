@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from ..ir.dims import Dim
-from ..ir.graph import Value
 from ..spec.fields import Positive, Size, Whole
 from ..spec.schema import Fields
-from .site import Site
+
+if TYPE_CHECKING:
+    from ..ir.dims import Dim
+    from ..ir.graph import Value
+    from .building.site import Site
 
 
 class Linear(Fields):

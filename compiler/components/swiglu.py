@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from ..ir.graph import Value
 from ..spec.fields import Positive, Size
 from .component import Activation, Component
-from .site import Site
+
+if TYPE_CHECKING:
+    from ..ir.graph import Value
+    from .building.site import Site
 
 
 class Swiglu(Component):

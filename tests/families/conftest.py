@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from archsmith.compiler.components.component import Component
+from archsmith.compiler.components.gqa import Gqa
+from archsmith.compiler.components.mla import Mla
+from archsmith.compiler.components.moe import Moe
+from archsmith.compiler.components.norm import RmsNorm
+from archsmith.compiler.components.swiglu import Swiglu
 from archsmith.compiler.families.deepseek_v2 import DeepseekV2
 from archsmith.compiler.families.deepseek_v3 import DeepseekV3
 from archsmith.compiler.families.family import Family

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import warnings
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -106,7 +105,7 @@ CHANGES: dict[str, dict[str, dict[str, Any]]] = {
         "all-experts": {"num_experts_per_tok": 5},
         "tied": {"tie_word_embeddings": True, "vocab_size": 97},
         "linear": {"rope_scaling": LINEAR, "rope_theta": 500.0},
-        "yarn": {"rope_scaling": YARN, "rms_norm_eps": 1e-3},
+        "yarn": {"rope_scaling": YARN, "rms_norm_eps": 1e-3, "head_dim": 12},
         "llama3": {"rope_parameters": {**LLAMA3, "rope_theta": 300.0}},
         "gelu": {"hidden_act": "gelu"},
     },
@@ -178,11 +177,13 @@ class Case:
         return f"{self.family}-{self.title}"
 
 
-def cases(*families: str) -> Iterator[Case]:
-    """Yield the cases of these families, of all when none is named."""
-    for family in families or CHANGES:
-        for title, changes in CHANGES[family].items():
-            yield Case(family, title, BASES[family] | changes)
+def cases(*families: str) -> list[Case]:
+    """Return the cases of these families, of all when none is named."""
+    return [
+        Case(family, title, BASES[family] | changes)
+        for family in families or CHANGES
+        for title, changes in CHANGES[family].items()
+    ]
 
 
 def make(case: Case) -> Any:

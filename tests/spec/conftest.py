@@ -40,14 +40,14 @@ parts:
   experts: {kind: moe, experts: 64, top_k: 6, width: 24, shared: 2, router: {score: sigmoid, groups: 8, top_groups: 3, group_score: top2_sum, normalize: true}}
 final_norm: rms
 head: {tied: false}
-"""
+"""  # noqa: E501
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def good() -> str:
     return GOOD
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def kinds() -> dict[str, type[Part]]:
     return {model.kind: model for model in (Gqa, Mla, Moe, RmsNorm, Swiglu)}

@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..errors import GraphError
-from ..ir.build import Build
-from ..ir.dims import Dim
-from ..ir.graph import Graph, Value
-from ..ir.model import Block, Param
-from ..ir.op import Op
-from ..ir.types import TensorType
-from ..ir.weights import Each, Program, Ref, Unflatten
-from ..spec.schema import Spec
-from .component import Component
+from ...errors import GraphError
+from ...ir.build import Build
+from ...ir.dims import Dim
+from ...ir.graph import Graph, Value
+from ...ir.model import Block, Param
+from ...ir.op import Op
+from ...ir.types import TensorType
+from ...ir.weights import Each, Program, Ref, Unflatten
+from ...spec.schema import Spec
+from ..component import Component
 from .probes import Probes
 
 LAYER = "model.layers.{layer}."

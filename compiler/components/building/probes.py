@@ -6,10 +6,10 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from ..errors import GraphError
-from ..ir.dims import Dim
-from ..spec.relations import AtMost, Equal, Even, Multiple, Relation, Small
-from ..spec.schema import Spec
+from ...errors import GraphError
+from ...ir.dims import Dim
+from ...spec.relations import AtMost, Equal, Even, Multiple, Relation, Small
+from ...spec.schema import Spec
 
 Size = tuple[str, int]  # a field and its value: the same in two parts, it is the same size
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from ..ir.graph import Graph, Value
-from ..ir.model import EMBED, HEAD, PHASES, Block, Model, verify
-from ..ir.op import Op
-from ..ir.types import TensorType
-from ..ir.weights import Ref
-from ..spec.fields import identifier
-from ..spec.schema import Spec, Step
+from ...ir.graph import Graph, Value
+from ...ir.model import EMBED, HEAD, PHASES, Block, Model, verify
+from ...ir.op import Op
+from ...ir.types import TensorType
+from ...ir.weights import Ref
+from ...spec.fields import identifier
+from ...spec.schema import Spec, Step
 from .probes import Probes
 from .site import Building, Site
 
