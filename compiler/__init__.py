@@ -1,1 +1,1 @@
-"""The framework: from a spec to a graph, through passes, to a package; it names no model, pass or kernel."""
+"""The framework, from a spec to a package; it names no model, pass or kernel."""

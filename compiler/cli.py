@@ -14,12 +14,6 @@ if TYPE_CHECKING:
     from .driver import Compiler, Report
     from .ir.model import Model
 
-EXAMPLE = """\b
-  archsmith import config.json -o model.yaml     a published architecture
-  archsmith build model.yaml -o my_model         a PyTorch package of your own
-  archsmith run my_model --tokens 1,2,3          and it speaks
-"""
-
 SPEC = click.argument("spec", type=click.Path(path_type=Path))
 OUTPUT = click.option("-o", "--output", type=click.Path(path_type=Path), help="A file to write to.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
@@ -56,10 +50,16 @@ class Commands(click.Group):
             context.exit(70)
 
 
-@click.group(cls=Commands, epilog=EXAMPLE, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="archsmith")
 def main() -> None:
-    """Compile a model architecture to a PyTorch package that you own."""
+    """Compile a model architecture to a PyTorch package that you own.
+
+    \b
+      archsmith import config.json -o model.yaml   a published architecture
+      archsmith build model.yaml -o my_model       a PyTorch package of your own
+      archsmith run my_model --tokens 1,2,3        and it speaks
+    """
 
 
 @main.command()
@@ -74,24 +74,23 @@ def check(specs: tuple[Path, ...], as_json: bool) -> None:
       archsmith check model.yaml
     """
     from .plugins import Registry
-    from .spec.diagnostics import render
+    from .spec.diagnostics import Listing, SpecError, render
     from .spec.load import check as check_source
     from .spec.source import read
 
     registry = Registry.installed(("components", "families"))
     failed, found = False, []
     for path in specs:
-        from .spec.diagnostics import SpecError
-
+        listing: Listing
         try:
-            source = read(path)
+            listing = source = read(path)
             spec, diagnostics = check_source(source, registry.components, registry.families)
         except SpecError as error:
-            source, spec, diagnostics = error.listing, None, error.diagnostics
+            listing, spec, diagnostics = error.listing, None, error.diagnostics
         failed |= spec is None
         found += [_diagnostic(path, d) for d in diagnostics]
         if not as_json:
-            text = render(source, diagnostics) if diagnostics else f"{path}: no mistakes"
+            text = render(listing, diagnostics) if diagnostics else f"{path}: no mistakes"
             click.echo(text, err=True)
     if as_json:
         click.echo(json.dumps(found, indent=2))

@@ -182,7 +182,7 @@ class Compiler:
             "others": {name: x for name, x in described.items() if name not in fields},
             "absent": family.defaults(described),
             "null": family.nulls(described),
-            "aliases": family.aliases(),
+            "aliases": {name: [alias] for alias, name in family.aliases().items()},
         }
 
     def _copies(self, spec: Spec) -> dict[str, str]:

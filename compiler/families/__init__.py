@@ -1,1 +1,1 @@
-"""Hugging Face model families: what their fields become, and what their tensors are called."""
+"""Hugging Face model families: what a configuration and its checkpoint's names become."""

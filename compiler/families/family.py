@@ -13,7 +13,7 @@ from ..spec.source import Source
 from .field import Field, Fixed, Mark, Ratio, Same
 from .general import HEAD, IGNORED, LAYERS, ROPE, TOP
 from .reading import Reading
-from .rope import RopeField
+from .rope import RopeField, neutral
 from .table import Tree, fields_of, fill, recover, tree_of
 
 
@@ -132,12 +132,17 @@ class Family:
         return {name: x for name, x in self.describe(tree).items() if name not in visible}
 
     def defaults(self, described: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what each described field would mean if a configuration lacked it."""
+        """Return what each described field would mean if a configuration lacked it.
+
+        Under `rope_parameters` it is so for each field of these.
+        """
         rotary = [
             x for part in self.parts.values() for x in part.values() if isinstance(x, RopeField)
         ]
-        default = {"rope_theta": rotary[0].theta, "rope_type": "default"}
-        return {"rope_parameters": default} | self._otherwise(described, "default")
+        absent = self._otherwise(described, "default") | {"rope_theta": rotary[0].theta}
+        if "rope_parameters" in described:
+            absent["rope_parameters"] = neutral(described["rope_parameters"])
+        return absent
 
     def nulls(self, described: Mapping[str, Any]) -> dict[str, Any]:
         """Return what each described field that may be null would then mean."""

@@ -18,6 +18,7 @@ class Reading:
     def __init__(self, config: Source) -> None:
         self.config = config
         self.found: dict[str, Any] = {}
+        self.seen: set[str] = set()
         self.problems: list[Diagnostic] = []
         self.warnings: list[Diagnostic] = []
 
@@ -75,8 +76,9 @@ class Reading:
         """Find the value of each field; those that follow from others last."""
         pending = {}
         for field in fields:
-            if field.name in self.found:
+            if field.name in self.seen:
                 continue
+            self.seen.add(field.name)
             value = self._given(field)
             if isinstance(value, Same | Ratio):
                 pending[field.name] = value

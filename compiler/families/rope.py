@@ -66,8 +66,9 @@ def normalize(
     The form is that of `rope_parameters`: rope_theta, rope_type, and the fields of that type.
     """
     place, given, problems = _given(config)
-    kind = given.get("rope_type") or given.get("type") or "default"
-    if given.get("rope_type") and given.get("type") not in (None, given["rope_type"]):
+    names = [name for name in ("rope_type", "type") if given.get(name) is not None]
+    kind = given[names[0]] if names else "default"
+    if len(names) == 2 and given["type"] != kind:
         message = f"rope_type {quoted(kind)} and type {quoted(given['type'])} disagree"
         problems.append(Problem((place, "type"), "E0308", message))
     outer, inner = config.get("rope_theta"), given.get("rope_theta")
@@ -80,7 +81,7 @@ def normalize(
         at = ("rope_theta",) if inner is None else (place, "rope_theta")
         problems.append(Problem(at, "E0306", f"rope_theta must be {why}"))
     if not isinstance(kind, str) or kind not in SCALINGS:
-        at = (place, "rope_type" if given.get("rope_type") else "type")
+        at = (place, names[0])
         help = accepted(kind, SCALINGS, "kinds of scaling")
         problems.append(Problem(at, "E0307", f"rope scaling {quoted(kind)} is not supported", help))
         return {}, problems
@@ -114,6 +115,15 @@ def from_spec(spec: Mapping[str, object]) -> dict[str, object]:
         value = scaling.get(SPEC_NAMES.get(field.name, field.name))
         rope[field.name] = field.default if value is None else value
     return {name: value for name, value in rope.items() if not isinstance(value, Mark | None)}
+
+
+def neutral(rope: Mapping[str, object]) -> dict[str, object]:
+    """Return what each field that a configuration may leave out means beside these of `rope`."""
+    fields = SCALINGS[str(rope["rope_type"])]
+    known = {f.name: f.default for f in fields if not isinstance(f.default, Mark | None)}
+    if rope["rope_type"] == "yarn":
+        known["attention_factor"] = _implied({"mscale": 0, "mscale_all_dim": 0, **rope})
+    return {**known, "partial_rotary_factor": 1}
 
 
 def _given(config: Mapping[str, object]) -> tuple[str, Mapping[str, object], list[Problem]]:

@@ -103,6 +103,10 @@ class Graph:
         node, index = self._producer[name]
         return self._node(node).results[index]
 
+    def get(self, node: str) -> Node | None:
+        """The node of that name, if the graph still has it."""
+        return self._node(node) if node in self._nx else None
+
     def node(self, value: Value | str) -> Node:
         """The node that defines a value."""
         return self._node(self._producer[value if isinstance(value, str) else value.name][0])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -155,15 +157,18 @@ def _gelu(x: Array) -> Array:
     return 0.5 * x * (1 + _erf(x / np.sqrt(2)))
 
 
+def _relu(x: Array) -> Array:
+    return np.maximum(x, 0.0)
+
+
 def _erf(x: Array) -> Array:
-    from math import erf  # NumPy has none
+    flat = [math.erf(value) for value in x.ravel()]  # NumPy has none
+    return np.array(flat).reshape(x.shape)
 
-    return np.vectorize(erf, otypes=[np.float64])(x)
 
-
-ACTIVATIONS = {
+ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
     "silu": _silu,
     "gelu": _gelu,
     "gelu_tanh": _gelu_tanh,
-    "relu": lambda x: np.maximum(x, 0.0),
+    "relu": _relu,
 }

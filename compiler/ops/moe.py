@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,13 +12,24 @@ from ..ir.op import Array, Indices, Op, require
 from ..ir.types import TensorType
 from .elementwise import ACTIVATIONS
 
-SCORES = {
-    "softmax": lambda x: (
-        np.exp(x - x.max(-1, keepdims=True))
-        / np.exp(x - x.max(-1, keepdims=True)).sum(-1, keepdims=True)
-    ),
-    "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
-    "sqrtsoftplus": lambda x: np.sqrt(np.logaddexp(0.0, x)),
+
+def _softmax(x: Array) -> Array:
+    weights = np.exp(x - x.max(-1, keepdims=True))
+    return weights / weights.sum(-1, keepdims=True)
+
+
+def _sigmoid(x: Array) -> Array:
+    return 1 / (1 + np.exp(-x))
+
+
+def _sqrtsoftplus(x: Array) -> Array:
+    return np.sqrt(np.logaddexp(0.0, x))
+
+
+SCORES: Mapping[str, Callable[[Array], Array]] = {
+    "softmax": _softmax,
+    "sigmoid": _sigmoid,
+    "sqrtsoftplus": _sqrtsoftplus,
 }
 
 

@@ -100,10 +100,10 @@ class Rope(Op):
             cos, sin = cos[:, :, None], sin[:, :, None]
         out = np.empty_like(x)
         half = x.shape[-1] // 2
+        first, second = (slice(0, half), slice(half, None))
         if self.interleaved:
-            first, second = np.s_[..., 0::2], np.s_[..., 1::2]
-        else:
-            first, second = np.s_[..., :half], np.s_[..., half:]
-        out[first] = x[first] * cos - x[second] * sin
-        out[second] = x[first] * sin + x[second] * cos
+            first, second = (slice(0, None, 2), slice(1, None, 2))
+        a, b = x[..., first], x[..., second]
+        out[..., first] = a * cos - b * sin
+        out[..., second] = a * sin + b * cos
         return out

@@ -84,7 +84,7 @@ class RewritePass(Pass):
         roots = self._roots()
         graph = rewriter.graph
         for name in [node.name for node in graph.nodes()]:
-            node = next((n for n in graph.nodes() if n.name == name), None)
+            node = graph.get(name)
             if node is None or node.op is None or node.op.name != roots[-1].op:
                 continue
             match = self._match(graph, node, roots)

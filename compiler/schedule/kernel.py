@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from collections.abc import Callable
 from importlib.resources import files
 from typing import Any, ClassVar
 
@@ -11,7 +11,7 @@ from ..ir.types import TensorType
 from .code import Code
 
 
-class Kernel(ABC):
+class Kernel:
     """One way to compute an op.
 
     A kernel that is a function of its own has a template of the same stem beside it, which is
@@ -28,13 +28,13 @@ class Kernel(ABC):
         """Say why this kernel cannot compute `op` here, or None."""
         return None
 
-    @abstractmethod
-    def call(self, op: Any, *operands: Code, phases: tuple[str, ...]) -> Code:
-        """The expression that gives the op's result, or a tuple of its results.
+    # Each kernel names its op's operands, so this is an attribute of a callable type: an override
+    # may name its parameters.
+    call: ClassVar[Callable[..., Code]]
+    """call(op, *operands, phases): the expression that gives the op's result, or all its results.
 
-        `op` has its real sizes; `phases` are those that run this code. A value's name is its
-        variable, a parameter's is an attribute of `self`.
-        """
+    `op` has its real sizes, operands are `Code`; `phases` are those that run this code.
+    """
 
     @classmethod
     def stem(cls) -> str:

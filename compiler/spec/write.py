@@ -23,7 +23,7 @@ def write(tree: Mapping[str, object], header: str = "") -> str:
     """
     lines = [f"# {line}".rstrip() for line in header.splitlines()]
     for key, value in tree.items():
-        if key in SECTIONS and isinstance(value, Mapping | list):
+        if key in SECTIONS and isinstance(value, Mapping | list) and value:
             lines += ["", *_section(key, value)]
         else:
             lines += [""] * _ends_section(lines) + [_wrapped(f"{scalar(key)}: ", value)]

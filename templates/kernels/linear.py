@@ -31,5 +31,5 @@ def _is_linear(equation: str) -> bool:
     terms = left.split(",")
     if len(terms) != 2 or len(terms[1]) != 2:
         return False
-    x, (row, column) = terms
+    x, (row, column) = terms[0], (terms[1][0], terms[1][1])
     return x[-1] == column and result == x[:-1] + row and row not in x

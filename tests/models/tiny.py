@@ -189,7 +189,7 @@ def cases(*families: str) -> list[Case]:
 def make(case: Case) -> Any:
     """Return a float64 model of random weights: gains and biases too, which start as 1 and 0."""
     generator = torch.Generator().manual_seed(zlib.crc32(str(case).encode()))
-    config = AutoConfig.for_model(case.family, **case.fields)
+    config = AutoConfig.for_model(case.family, **copy.deepcopy(case.fields))
     with Float64(), warnings.catch_warnings():
         # Without shared experts transformers makes weights that have no elements.
         warnings.filterwarnings("ignore", "Initializing zero-element tensors")

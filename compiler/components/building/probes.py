@@ -102,6 +102,8 @@ def _collect(spec: Spec) -> tuple[dict[Size, _Rules], dict[Size, Size]]:
                 rules[sizes[1]].at_least.append((sizes[0],))
             case AtMost(times=(_, _)):  # field <= bound * a / b: enough if field <= bound / b
                 chosen, bound, a, b = sizes
+                if chosen == bound:
+                    continue  # all are used, and so are all groups
                 if bound == b:
                     rules[a].at_least.append((chosen,))
                 else:

@@ -1,17 +1,17 @@
-"""The pages of `archsmith explain`: one for each code of a diagnostic."""
+"""The pages of `archsmith explain`: one beside this file for each code of a diagnostic."""
 
 from __future__ import annotations
 
 from importlib.resources import files
 
-from ..errors import ArchsmithError
-from .diagnostics import accepted, quoted
+from ...errors import ArchsmithError
+from ..diagnostics import accepted, quoted
 
 
 def codes() -> tuple[str, ...]:
     """Return every code that has a page, in order."""
-    pages = files(__package__).joinpath("explain").iterdir()
-    return tuple(sorted(page.name.removesuffix(".md") for page in pages))
+    names = sorted(page.name for page in files(__package__).iterdir())
+    return tuple(name.removesuffix(".md") for name in names if name.endswith(".md"))
 
 
 def explain(code: str) -> str:
@@ -20,5 +20,4 @@ def explain(code: str) -> str:
     if code.upper() not in known:
         help = accepted(code.upper(), known, "codes")
         raise ArchsmithError(f"no diagnostic has the code {quoted(code)}: {help}")
-    page = files(__package__).joinpath("explain", f"{code.upper()}.md")
-    return page.read_text(encoding="utf-8")
+    return files(__package__).joinpath(f"{code.upper()}.md").read_text(encoding="utf-8")

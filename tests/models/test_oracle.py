@@ -1,0 +1,88 @@
+"""Emitted packages against `transformers`: the same logits, however the tokens are fed."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from models.oracle import Float64, logits
+from models.tiny import Case, cases, save
+
+Build = Callable[..., Any]
+
+EXACT = 1e-8  # of the largest logit, in float64; errors seen are near 1e-15
+
+
+def close(found: torch.Tensor, wanted: torch.Tensor, error: float = EXACT) -> None:
+    assert found.shape == wanted.shape
+    assert (found - wanted).abs().max() <= error * wanted.abs().max()
+
+
+@pytest.mark.parametrize("case", cases(), ids=str)
+def test_logits_are_those_of_transformers(case: Case, build: Build, tmp_path: Path) -> None:
+    reference = save(case, tmp_path / "checkpoint")
+    tokens = torch.randint(case.fields["vocab_size"], (2, 13), generator=seeded())
+    wanted = logits(reference, tokens)
+    for pipeline in ("O0", "O1"):
+        package = build(tmp_path / "checkpoint", pipeline, f"emitted_{pipeline.lower()}")
+        model = package.load(tmp_path / "checkpoint", dtype=torch.float64)
+        with torch.no_grad():
+            close(model(tokens), wanted)
+        cache = model.new_cache(2, 13)
+        close(model.prefill(tokens[:, :6], cache), wanted[:, 5])
+        close(model.prefill(tokens[:, 6:9], cache), wanted[:, 8])  # a second chunk
+        for t in range(9, 13):
+            close(model.decode(tokens[:, t], cache), wanted[:, t])
+    cache = model.new_cache(2, 13)
+    padded = tokens[:, :9].clone()
+    padded[1, 4:] = 10**9  # padding may hold anything
+    ragged = model.prefill(padded, cache, torch.tensor([9, 4]))
+    close(ragged, torch.stack((wanted[0, 8], wanted[1, 3])))
+    ragged = model.decode(torch.stack((tokens[0, 9], tokens[1, 4])), cache)
+    close(ragged, torch.stack((wanted[0, 9], wanted[1, 4])))
+
+
+@pytest.mark.parametrize("family", ["llama", "mixtral", "qwen3_moe", "deepseek_v2", "deepseek_v3"])
+def test_float32_and_bfloat16_checkpoints_in_shards(
+    family: str, build: Build, tmp_path: Path
+) -> None:
+    case = cases(family)[0]
+    for dtype in (torch.float32, torch.bfloat16):
+        folder = tmp_path / str(dtype).removeprefix("torch.")
+        reference = save(case, folder, dtype=dtype, shards=3)
+        assert len(list(folder.glob("*.safetensors"))) >= 2
+        tokens = torch.randint(case.fields["vocab_size"], (1, 11), generator=seeded())
+        wanted = logits(reference, tokens)
+        package = build(folder, name=f"emitted_{folder.name}")
+        with torch.no_grad():
+            close(package.load(folder, dtype=torch.float64)(tokens), wanted)
+            close(package.load(folder, dtype=torch.float32)(tokens).double(), wanted, 1e-4)
+        own = package.load(folder)
+        assert own.dtype == dtype
+        package.save(own, tmp_path / f"again-{folder.name}")
+        again = package.load(tmp_path / f"again-{folder.name}")
+        for name, parameter in own.named_parameters():
+            assert torch.equal(parameter, again.get_parameter(name)), name
+
+
+@pytest.mark.parametrize("family", ["llama", "mixtral", "qwen3_moe", "deepseek_v2", "deepseek_v3"])
+def test_64_greedy_tokens_are_those_of_generate(family: str, build: Build, tmp_path: Path) -> None:
+    case = cases(family)[1]
+    reference = save(case, tmp_path / "checkpoint")
+    tokens = torch.randint(case.fields["vocab_size"], (2, 5), generator=seeded())
+    with Float64(), warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        wanted = reference.generate(
+            tokens, max_new_tokens=64, do_sample=False, eos_token_id=None, pad_token_id=0
+        )[:, 5:]
+    package = build(tmp_path / "checkpoint")
+    model = package.load(tmp_path / "checkpoint", dtype=torch.float64)
+    assert torch.equal(package.generate(model, tokens, max_new_tokens=64), wanted)
+
+
+def seeded() -> torch.Generator:
+    return torch.Generator().manual_seed(5)
