@@ -9,7 +9,7 @@ from typing import Any
 from ..ir.dims import Which
 from ..ir.graph import Graph, Node, Value
 from ..ir.lines import print_call
-from ..ir.model import EMBED, HEAD, Block, Param
+from ..ir.model import EMBED, HEAD, PHASES, Block, Param
 from ..ir.weights import Each
 from ..schedule.code import Code, call, name, string, tuple_of
 from ..schedule.select import Plan
@@ -234,7 +234,7 @@ class Module:
                     given[value.name] = name(variable)
             writer = self._writer(block, phases, graph, given, 8)
             body = Source(tuple(writer.write()))
-            methods.append(Method(Name(method), self._signature(method), body))
+            methods.append(Method(Name(method), self._signature(method, phases), body))
         return Layer(
             block.name,
             Name(self.class_name(block.name)),
@@ -246,24 +246,30 @@ class Module:
             self._dispatch(block),
         )
 
-    def _signature(self, method: str) -> Source:
-        arguments = [f"{variable}: Tensor" for variable in self.layer_arguments]
-        every = ["self", *arguments, "cache: LayerCache | None = None"]
+    def _signature(self, method: str, phases: tuple[str, ...]) -> Source:
+        every = ["self", *(f"{variable}: Tensor" for variable in self.layer_arguments)]
+        if phases != ("train",):
+            every.append(
+                "cache: LayerCache | None = None" if "train" in phases else "cache: LayerCache"
+            )
         return Source(_definition(method, every, self.stream_type.text))
 
     def _dispatch(self, block: Block) -> Source:
         """Which method runs, for a block whose phases differ."""
         if len(block.graphs) == 1:
             return Source(())
-        arguments = ", ".join((*self.layer_arguments, "cache"))
-        lines = []
-        for phases in list(block.graphs)[:-1]:
-            tests = [_TEST[phase] for phase in phases]
-            condition = " or ".join(tests)
+        lines: list[str] = []
+        *others, last = block.graphs
+        for phases in others:
+            condition = " or ".join(_TEST[phase] for phase in phases)
             lines.append(f"        if {condition.format(x=self.stream[0])}:")
-            lines += statement(f"return self._{phases[0]}({arguments})", 12)
-        lines += statement(f"return self._{list(block.graphs)[-1][0]}({arguments})", 8)
-        return Source((*self._signature("forward").lines, *lines))
+            lines += statement(f"return {self._passed_on(phases)}", 12)
+        lines += statement(f"return {self._passed_on(last)}", 8)
+        return Source((*self._signature("forward", PHASES).lines, *lines))
+
+    def _passed_on(self, phases: tuple[str, ...]) -> str:
+        cache = () if phases == ("train",) else ("cache",)
+        return call(f"self._{phases[0]}", *map(name, (*self.layer_arguments, *cache))).text
 
     def _describe(self, block: Block) -> str:
         scopes: dict[str, None] = {}
@@ -344,8 +350,8 @@ class Module:
 
 _TEST = {
     "train": "cache is None",
-    "prefill": "cache is not None and {x}.shape[1] > 1",
-    "decode": "cache is not None and {x}.shape[1] == 1",
+    "prefill": "{x}.shape[1] > 1",
+    "decode": "{x}.shape[1] == 1",
 }
 
 

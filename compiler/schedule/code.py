@@ -75,7 +75,8 @@ def as_code(value: Any) -> Code:
     if value is None or isinstance(value, bool | str):
         return Code(ascii(value) if not isinstance(value, str) else string(value))
     if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
-        return Code(repr(value), ATOM if value >= 0 else PRODUCT)
+        text = repr(value).replace("e-0", "e-")
+        return Code(text, ATOM if value >= 0 else PRODUCT)
     if isinstance(value, tuple):
         return tuple_of(*value)
     raise GraphError(f"{value!r} has no literal")
