@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
-
-if TYPE_CHECKING:
-    from .driver import Compiler, Report
-    from .ir.model import Model
 
 SPEC = click.argument("spec", type=click.Path(path_type=Path))
 OUTPUT = click.option("-o", "--output", type=click.Path(path_type=Path), help="A file to write to.")
@@ -74,27 +69,15 @@ def check(specs: tuple[Path, ...], as_json: bool) -> None:
       archsmith check model.yaml
     """
     from .plugins import Registry
-    from .spec.diagnostics import Listing, SpecError, render
-    from .spec.load import check as check_source
-    from .spec.source import read
+    from .views import check_spec
 
     registry = Registry.installed(("components", "families"))
-    failed, found = False, []
-    for path in specs:
-        listing: Listing
-        try:
-            listing = source = read(path)
-            spec, diagnostics = check_source(source, registry.components, registry.families)
-        except SpecError as error:
-            listing, spec, diagnostics = error.listing, None, error.diagnostics
-        failed |= spec is None
-        found += [_diagnostic(path, d) for d in diagnostics]
-        if not as_json:
-            text = render(listing, diagnostics) if diagnostics else f"{path}: no mistakes"
-            click.echo(text, err=True)
+    results = [check_spec(path, registry) for path in specs]
     if as_json:
-        click.echo(json.dumps(found, indent=2))
-    sys.exit(1 if failed else 0)
+        click.echo(json.dumps([item for r in results for item in r.json()], indent=2))
+    for result in results if not as_json else ():
+        click.echo(result.text(), err=True)
+    sys.exit(0 if all(result.valid for result in results) else 1)
 
 
 @main.command(name="import")
@@ -109,7 +92,9 @@ def import_(configuration: Path, output: Path | None, name: str | None) -> None:
 
     Nothing of it is executed. A field that changes the meaning and is not modelled is an error.
     """
-    text, warnings = _compiler("cpu").read_configuration(configuration, name)
+    from .driver import Compiler
+
+    text, warnings = Compiler.installed("cpu").read_configuration(configuration, name)
     for warning in warnings:
         click.echo(f"warning[{warning.code}]: {warning.message}", err=True)
         if warning.help:
@@ -154,13 +139,14 @@ def build(
     The folder is the package, its base name the name to import. Files that you edited are not
     overwritten, and all others of the folder stay.
     """
+    from .driver import Compiler
     from .show import Progress, summary
 
     with Progress() as progress:
-        compiler = _compiler(target, progress.show, numeric=verify_each == "numbers")
+        compiler = Compiler.installed(target, progress.show, numeric=verify_each == "numbers")
         loaded = compiler.load(spec)
-        name, passes = _passes(compiler, pipeline or loaded.pipeline)
-        report: Report = compiler.package(
+        name, passes = compiler.passes(pipeline or loaded.pipeline)
+        report = compiler.package(
             loaded, output, name, passes, prove=proof, force=force, dry_run=dry_run
         )
     if as_json:
@@ -198,28 +184,15 @@ def graph(
       archsmith graph model.yaml --block sparse --after fuse-gate-up
       archsmith graph model.yaml --block sparse --format svg -o sparse.svg
     """
-    from .errors import ArchsmithError
-    from .ir.draw import dot, mermaid, svg
-    from .ir.text import print_block, print_model
+    from .driver import Compiler
+    from .views import graph as view
 
-    compiler = _compiler("cpu")
+    compiler = Compiler.installed("cpu")
     loaded = compiler.load(spec)
+    wanted = after is not None or pipeline is not None
+    _, passes = compiler.passes(pipeline or loaded.pipeline) if wanted else ("", [])
     model = compiler.build(loaded)
-    if after is not None or pipeline is not None:
-        _, passes = _passes(compiler, pipeline or loaded.pipeline)
-        names = [p.name for p in passes]
-        if after is not None and after not in names:
-            raise ArchsmithError(f"the pipeline runs no {after!r}; it runs {', '.join(names)}")
-        last = len(names) if after is None else names.index(after) + 1
-        model, _ = compiler.rewrite(model, passes[:last])
-    chosen = _block(model, block) if block is not None else None
-    if form == "text":
-        _write(print_model(model) if chosen is None else print_block(chosen), output)
-        return
-    if chosen is None:
-        raise ArchsmithError(f"a picture is of one block: --block {' or '.join(model.blocks)}")
-    draw: Callable[..., str] = {"mermaid": mermaid, "dot": dot, "svg": svg}[form]
-    _write(draw(chosen.graph(phase)), output)
+    _write(view(compiler, model, passes, block=block, phase=phase, after=after, form=form), output)
 
 
 @main.command()
@@ -233,11 +206,12 @@ def opt(file: Path, passes: str, output: Path | None) -> None:
       archsmith graph model.yaml > model.ir
       archsmith opt model.ir --passes fuse-gate-up
     """
+    from .driver import Compiler
     from .ir.parse import parse_model
     from .ir.text import print_model
 
-    compiler = _compiler("cpu")
-    _, chosen = _passes(compiler, passes)
+    compiler = Compiler.installed("cpu")
+    _, chosen = compiler.passes(passes)
     model = parse_model(_read(file), compiler.registry.ops)
     model, outcomes = compiler.rewrite(model, chosen)
     for outcome in outcomes:
@@ -278,18 +252,10 @@ def list_(what: str | None, as_json: bool) -> None:
       archsmith list passes
     """
     from .plugins import Registry
-    from .show import listing
+    from .views import listing, table
 
     tables = listing(Registry.installed(), what)
-    if as_json:
-        click.echo(json.dumps(tables, indent=2))
-        return
-    for kind, rows in tables.items():
-        if what is None:
-            click.echo(f"{kind}:")
-        width = max(map(len, rows), default=0)
-        for name, line in rows.items():
-            click.echo(f"{'  ' if what is None else ''}{name:{width}}  {line}".rstrip())
+    click.echo(json.dumps(tables, indent=2) if as_json else table(tables))
 
 
 @main.command()
@@ -303,29 +269,23 @@ def explain(what: str, pass_name: str | None) -> None:
       archsmith explain pass:fuse-gate-up
       archsmith explain model.yaml --pass fuse-gate-up
     """
-    from .errors import ArchsmithError
-    from .show import explain_pass
+    from .driver import Compiler
     from .spec.explain import explain as page
+    from .views import pass_page, why_not
 
-    if pass_name is None:
-        if what.startswith("pass:"):
-            click.echo(explain_pass(_compiler("cpu").registry, what.removeprefix("pass:")))
-        else:
-            click.echo(page(what))
+    if pass_name is None and not what.startswith("pass:"):
+        click.echo(page(what))
         return
-    compiler = _compiler("cpu")
+    compiler = Compiler.installed("cpu")
+    if pass_name is None:
+        click.echo(pass_page(compiler.registry, what.removeprefix("pass:")))
+        return
     loaded = compiler.load(Path(what))
-    _, passes = _passes(compiler, loaded.pipeline)
+    _, passes = compiler.passes(loaded.pipeline)
+    _, chosen = compiler.passes(pass_name)
     names = [p.name for p in passes]
     before = passes[: names.index(pass_name)] if pass_name in names else passes
-    _, (chosen, *others) = _passes(compiler, pass_name)
-    if others:
-        raise ArchsmithError("--pass takes one pass")
-    model, _ = compiler.rewrite(compiler.build(loaded), before)
-    _, (outcome,) = compiler.rewrite(model, [chosen])
-    click.echo(f"{outcome.name} applies {outcome.applications} times")
-    for refusal in outcome.refusals:
-        click.echo(f"left alone {refusal}")
+    click.echo(why_not(compiler, compiler.build(loaded), before, chosen[0]))
 
 
 @main.command()
@@ -340,56 +300,6 @@ def schema(output: Path | None) -> None:
     from .spec.json_schema import json_schema
 
     _write(json.dumps(json_schema(Registry.installed().components), indent=2) + "\n", output)
-
-
-def _compiler(
-    target: str, watch: Callable[[str], None] = lambda doing: None, *, numeric: bool = True
-) -> Compiler:
-    from .driver import Compiler
-    from .errors import ArchsmithError
-    from .plugins import Registry
-    from .spec.diagnostics import accepted
-
-    registry = Registry.installed()
-    if target not in registry.targets:
-        help = accepted(target, registry.targets, "targets")
-        raise ArchsmithError(f"there is no target {target!r}\n  = help: {help}")
-    return Compiler(registry, registry.targets[target], numeric, watch)
-
-
-def _passes(compiler: Compiler, what: Any) -> tuple[str, list[Any]]:
-    """A pipeline's name and its passes, from a name, a list, or a file."""
-    from .rewrite.order import DEFAULT, resolve
-    from .spec.source import read
-
-    if isinstance(what, str) and what.endswith((".yaml", ".yml")):
-        tree = read(Path(what)).tree
-        what = [str(item) for item in tree] if isinstance(tree, list) else []
-    what = DEFAULT if what is None else what
-    passes = resolve(what, compiler.registry.passes, compiler.registry.pipelines)
-    return what if isinstance(what, str) else ",".join(what), passes
-
-
-def _block(model: Model, name: str) -> Any:
-    from .errors import ArchsmithError
-
-    if name not in model.blocks:
-        raise ArchsmithError(f"there is no block {name!r}; there are {', '.join(model.blocks)}")
-    return model.blocks[name]
-
-
-def _diagnostic(path: Path, found: Any) -> dict[str, Any]:
-    span = found.span
-    return {
-        "file": str(path),
-        "code": found.code,
-        "severity": found.severity,
-        "message": found.message,
-        "help": found.help,
-        "line": span.line if span else None,
-        "column": span.column if span else None,
-        "length": span.length if span else None,
-    }
 
 
 def _read(path: Path) -> str:

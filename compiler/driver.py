@@ -12,7 +12,7 @@ from .components.building.assemble import ROLES, assemble
 from .emit.package import NO_CHECKPOINT, Facts, emit
 from .emit.prove import PackageProof, method, prove_package
 from .emit.write import changes, check_name, write
-from .errors import EnvironmentMissing
+from .errors import ArchsmithError, EnvironmentMissing
 from .families.config import read_config
 from .families.family import Family
 from .families.page import name_of, page
@@ -21,11 +21,13 @@ from .ir.count import cache_bytes, parameters
 from .ir.model import Model
 from .machine.target import Target
 from .plugins import Registry
+from .rewrite.order import DEFAULT, resolve
 from .rewrite.pipeline import AnyPass, Outcome, Runner
 from .schedule.select import Plan, select
-from .spec.diagnostics import Diagnostic
+from .spec.diagnostics import Diagnostic, accepted, quoted
 from .spec.load import load
 from .spec.schema import Spec
+from .spec.source import read
 
 SEED = 0
 
@@ -76,6 +78,32 @@ class Compiler:
     watch: Callable[[str], None] = field(default=lambda doing: None)
     """Called with what is done next."""
 
+    @classmethod
+    def installed(
+        cls,
+        target: str = "cpu",
+        watch: Callable[[str], None] = lambda doing: None,
+        *,
+        numeric: bool = True,
+    ) -> Compiler:
+        """With all that is installed; raises `ArchsmithError` for a target that is not."""
+        registry = Registry.installed()
+        if target not in registry.targets:
+            help = accepted(target, registry.targets, "targets")
+            raise ArchsmithError(f"there is no target {quoted(target)}\n  = help: {help}")
+        return cls(registry, registry.targets[target], numeric, watch)
+
+    def passes(self, what: str | Sequence[str] | None) -> tuple[str, list[AnyPass]]:
+        """A pipeline's name and its passes: from a name, a list, a YAML file of one, or None."""
+        if isinstance(what, str) and what.endswith((".yaml", ".yml")):
+            tree = read(what).tree
+            if not isinstance(tree, list) or not all(isinstance(item, str) for item in tree):
+                raise ArchsmithError(f"{what} is no list of passes")
+            what = tuple(tree)
+        what = DEFAULT if what is None else what
+        chosen = resolve(what, self.registry.passes, self.registry.pipelines)
+        return what if isinstance(what, str) else ",".join(what), chosen
+
     def load(self, path: Path) -> Spec:
         """Read a spec; raises `SpecError` with all its mistakes."""
         return load(path, self.registry.components, self.registry.families)
@@ -115,7 +143,7 @@ class Compiler:
         force: bool = False,
         dry_run: bool = False,
     ) -> Report:
-        """All stages: from a spec to a package in `folder`, nothing written unless all is proved."""
+        """From a spec to a package in `folder`; nothing is written unless all is proved."""
         check_name(folder)
         self.watch("graph")
         model, outcomes = self.rewrite(self.build(spec), passes)

@@ -110,9 +110,8 @@ class Registry:
     def _set(self, table: dict[str, Any], what: str, name: str, plugin: Any) -> None:
         other = table.setdefault(name, plugin)
         if other is not plugin:
-            raise PluginError(
-                f"{_singular(what)} {name!r} is defined by both {_origin(other)} and {_origin(plugin)}"
-            )
+            both = f"{_origin(other)} and {_origin(plugin)}"
+            raise PluginError(f"{_singular(what)} {name!r} is defined by both {both}")
 
 
 def _modules(package: ModuleType) -> Iterator[ModuleType]:
