@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -19,10 +20,11 @@ from .families.page import name_of, page
 from .families.table import tree_of
 from .ir.count import cache_bytes, parameters
 from .ir.model import Model
+from .ir.text import print_model
 from .machine.target import Target
 from .plugins import Registry
 from .rewrite.order import DEFAULT, resolve
-from .rewrite.pipeline import AnyPass, Outcome, Runner
+from .rewrite.pipeline import AnyPass, Outcome, PassFailed, Runner
 from .schedule.select import Plan, select
 from .spec.diagnostics import Diagnostic, accepted, quoted
 from .spec.load import load
@@ -127,7 +129,14 @@ class Compiler:
             self.numeric,
             watch=lambda name: self.watch(f"pass {name}"),
         )
-        return runner.run(model, passes)
+        try:
+            return runner.run(model, passes)
+        except PassFailed as failed:
+            folder = Path(tempfile.mkdtemp(prefix="archsmith-reproducer-"))
+            before = folder / "before.ir"
+            before.write_text(print_model(failed.before), encoding="utf-8")
+            failed.add_note(f"`archsmith opt {before} --passes {failed.name}` repeats it")
+            raise
 
     def schedule(self, model: Model) -> Plan:
         return select(model, self.registry.kernels, self.target)

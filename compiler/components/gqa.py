@@ -81,7 +81,7 @@ class Gqa(Component):
             dim = width if self.rope.dim is None else site.dim("rope.dim")
             q = rotate(site, self.rope, q, dim, name="q")
             k = rotate(site, self.rope, k, dim, name="k")
-        k, v = site.cached(k), site.cached(v)
+        k, v = site.cached(k, "k"), site.cached(v, "v")
         operands = [q, k, v, site.positions]
         if self.sinks:
             operands.append(site.weight("sinks", heads))

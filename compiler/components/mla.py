@@ -81,7 +81,7 @@ class Mla(Component):
         k_nope, v = site.op.split(both, sizes=(nope, value), name=("k_nope", "v"))
         k = site.op.concat(k_nope, site.op.expand(k_rope, count=heads), name="k")
 
-        k, v = site.cached(k), site.cached(v)
+        k, v = site.cached(k, "k"), site.cached(v, "v")
         scale = self.scale or (nope + turned).size ** -0.5 * growth(self.rope) ** 2
         out = site.op.attend(q, k, v, site.positions, scale=scale, name="out")
         return site.merge(out, "o", bias=self.bias)

@@ -80,11 +80,11 @@ def rotate(site: Site, rope: Rope, x: Value, dim: Dim, *, name: str = "rope") ->
     cos, sin = _rotations(site, rope, dim)
     width = x.type.row[-1]
     if dim == width:
-        turned: Value = site.op.rope(x, cos, sin, interleaved=rope.interleaved, name=name)
-        return turned
-    head, rest = site.op.split(x, sizes=(dim, width - dim), name=(f"{x.name}_turned", "rest"))
-    head = site.op.rope(head, cos, sin, interleaved=rope.interleaved)
-    joined: Value = site.op.concat(head, rest, name=name)
+        whole: Value = site.op.rope(x, cos, sin, interleaved=rope.interleaved, name=name)
+        return whole
+    turned, rest = site.op.split(x, sizes=(dim, width - dim), name=("turned", "rest"))
+    turned = site.op.rope(turned, cos, sin, interleaved=rope.interleaved)
+    joined: Value = site.op.concat(turned, rest, name=name)
     return joined
 
 

@@ -17,6 +17,13 @@ from .body import RESERVED, Writer
 from .layout import statement
 from .values import Name, Prose, Source
 
+TAKEN = frozenset(
+    {
+        *("Any", "Cache", "Callable", "ClassVar", "Config", "Held", "Iterator", "LayerCache"),
+        *("Model", "Part", "Path", "Sequence", "Step", "Tensor"),
+    }
+)
+"""What `model.py` and `weights.py` already call something."""
 WIDE = "torch.promote_types(dtype, torch.float32)"
 
 
@@ -101,7 +108,7 @@ class Module:
     def class_name(self, block: str) -> str:
         """The class of a block; one that the model has already is told apart."""
         title = "".join(word[:1].upper() + word[1:] for word in block.split("_"))
-        return f"{title}Layer" if title in ("Model", "Config", "Cache", "LayerCache") else title
+        return f"{title}Layer" if title in TAKEN else title
 
     @property
     def class_imports(self) -> Source:
@@ -306,14 +313,15 @@ class Module:
             sizes = [d.at(self.which) for d in param.program.shape]
             wide = param.dtype != self.plan.model.dtype
             dtype = WIDE if wide else "dtype"
-            kind = {"normal": "empty", "ones": "ones", "zeros": "zeros"}[_initial(block, key)]
-            if isinstance(param.program, Each):
-                each = f"torch.{kind}({', '.join(map(str, sizes[1:]))}, dtype={dtype})"
-                text = f"self.{key} = nn.ParameterList({each} for _ in range({sizes[0]}))"
-            else:
-                made = f"torch.{kind}({', '.join(map(str, sizes))}, dtype={dtype})"
-                text = f"self.{key} = nn.Parameter({made})"
-            lines += statement(text, 8)
+            family = isinstance(param.program, Each)
+            arguments = f"{', '.join(map(str, sizes[1:] if family else sizes))}, dtype={dtype}"
+            initial = _initial(block, key)
+            made = f"nn.Parameter(torch.{initial}({arguments}))"
+            if initial == "normal":
+                made = f"normal({arguments})"
+            if family:
+                made = f"nn.ParameterList({made} for _ in range({sizes[0]}))"
+            lines += statement(f"self.{key} = {made}", 8)
         return lines
 
     def _writer(

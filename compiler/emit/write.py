@@ -34,7 +34,9 @@ class EditedError(ArchsmithError):
 def check_name(folder: Path) -> None:
     """Raise `ArchsmithError` where a folder's base name cannot be imported as a package."""
     name = folder.name
-    if not name.isidentifier() or not name.isascii() or keyword.iskeyword(name):
+    if keyword.iskeyword(name):
+        why = "is a word of Python"
+    elif not name.isidentifier() or not name.isascii():
         why = "is no identifier"
     elif name in sys.stdlib_module_names or name in ("torch", "triton", "safetensors", "archsmith"):
         why = "would hide a module of that name"

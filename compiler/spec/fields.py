@@ -53,10 +53,15 @@ def identifier(name: str) -> str:
     return name.replace("-", "_").lower()
 
 
-def _name(value: str) -> str:
+def _word(value: str) -> str:
     if not NAME.fullmatch(value):
         help = "a name is a letter, then letters, digits, `_` and `-`, at most 64 of them"
         raise mistake("E0206", f"{quoted(value)} is not a name", help)
+    return value
+
+
+def _name(value: str) -> str:
+    _word(value)
     if keyword.iskeyword(identifier(value)) or keyword.iskeyword(value):
         raise mistake("E0206", f"{quoted(value)} is a word of Python", "choose another name")
     return value
@@ -133,8 +138,8 @@ Positive = Annotated[float, Field(gt=0)]
 _WORD = WithJsonSchema({"type": "string", "pattern": f"^{NAME.pattern}$"})
 Name = Annotated[str, AfterValidator(_name), _WORD]
 """A name that the spec gives: of itself, a part, a block or a pass."""
-NewBlockName = Annotated[Name, AfterValidator(_unreserved)]
-"""The name that the spec gives to a block."""
+NewBlockName = Annotated[str, AfterValidator(_word), AfterValidator(_unreserved), _WORD]
+"""The name that the spec gives to a block: it is only ever a part of names, so `global` will do."""
 PartName = Annotated[str, AfterValidator(_part(norm=False)), _WORD]
 """The name of one of the spec's parts."""
 NormName = Annotated[str, AfterValidator(_part(norm=True)), _WORD]

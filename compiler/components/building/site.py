@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from ...errors import GraphError
 from ...ir.build import Build
-from ...ir.dims import Dim
+from ...ir.dims import Dim, product
 from ...ir.graph import Graph, Value
 from ...ir.model import Block, Param
 from ...ir.op import Op
@@ -100,13 +99,11 @@ class Site:
         return self.graph.param(name, param.type)
 
     def linear(
-        self, x: Value, role: str, width: Dim, *, bias: bool = False, name: str = "einsum"
+        self, x: Value, role: str, width: Dim, *, bias: bool = False, name: str = ""
     ) -> Value:
         """x [B, T, D] -> [B, T, width]."""
-        y = self.op.einsum(
-            x, self.weight(role, width, *x.type.row), equation="btd,fd->btf", name=name
-        )
-        return self._biased(y, role, (width,), None) if bias else y
+        weight = self.weight(role, width, *x.type.row)
+        return self._product(x, weight, "btd,fd->btf", name, role if bias else "")
 
     def heads(
         self,
@@ -116,26 +113,26 @@ class Site:
         width: Dim,
         *,
         bias: bool = False,
-        name: str = "einsum",
+        name: str = "",
     ) -> Value:
         """x [B, T, D] -> [B, T, heads, width]."""
         weight = self.weight(role, heads * width, *x.type.row, heads=(0, (heads, width)))
-        y = self.op.einsum(x, weight, equation="btd,hkd->bthk", name=name)
-        return self._biased(y, role, (heads * width,), (0, (heads, width))) if bias else y
+        return self._product(x, weight, "btd,hkd->bthk", name, role if bias else "")
 
-    def merge(self, x: Value, role: str, *, bias: bool = False, name: str = "einsum") -> Value:
+    def merge(self, x: Value, role: str, *, bias: bool = False, name: str = "") -> Value:
         """x [B, T, H, K] -> [B, T, hidden]."""
         heads, width = x.type.row
         weight = self.weight(role, self.hidden, heads * width, heads=(1, (heads, width)))
-        y = self.op.einsum(x, weight, equation="bthk,dhk->btd", name=name)
-        return self._biased(y, role, (self.hidden,), None) if bias else y
+        return self._product(x, weight, "bthk,dhk->btd", name, role if bias else "")
 
-    def cached(self, x: Value) -> Value:
-        """The rows of the whole context of x [B, T, ...], kept in a cache called after it."""
-        name = x.name
-        rows = self.op.cached(x, self.positions, cache=name, name=name)
-        self.block.caches[name] = rows.type
-        return rows  # type: ignore[no-any-return]
+    def cached(self, x: Value, name: str) -> Value:
+        """The rows of the whole context of x [B, T, ...], kept in a cache of that name."""
+        cache = name
+        while cache in self.block.caches:
+            cache = f"{self.part}_{cache}"
+        rows: Value = self.op.cached(x, self.positions, cache=cache, name=name)
+        self.block.caches[cache] = rows.type
+        return rows
 
     def within(self, part: str, role: str, name: str) -> Site:
         """A site for another part whose weights are this part's `role`: the norm of a latent."""
@@ -148,9 +145,18 @@ class Site:
         site = self.within(part, role, name)
         return site.component.build(site, x)
 
-    def _biased(self, y: Value, role: str, shape: tuple[Dim, ...], heads: Any) -> Value:
-        bias = self.weight(f"{role}_bias", *shape, heads=heads)
-        return self.op.add(y, bias, name=y.name)  # type: ignore[no-any-return]
+    def _product(self, x: Value, weight: Value, equation: str, name: str, biased: str) -> Value:
+        """x times a weight, and plus the bias that belongs to the role `biased`, if one does."""
+        named = {"name": name} if name else {}
+        if not biased:
+            y: Value = self.op.einsum(x, weight, equation=equation, **named)
+            return y
+        y = self.op.einsum(x, weight, equation=equation)
+        row = y.type.row
+        heads = (0, row) if len(row) > 1 else None
+        bias = self.weight(f"{biased}_bias", product(row), heads=heads)
+        total: Value = self.op.add(y, bias, **named)
+        return total
 
     def _tensor(self, role: str) -> str:
         """The checkpoint's name for a role of this part, another where that is taken."""
