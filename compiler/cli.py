@@ -22,27 +22,16 @@ class Commands(click.Group):
     """Runs a command; what is raised on purpose is printed, anything else is a bug to report."""
 
     def invoke(self, context: click.Context) -> Any:
-        from .errors import ArchsmithError
-
         try:
             return super().invoke(context)
-        except ArchsmithError as error:
-            text = str(error)
-            located = text.startswith(("error", "warning"))
-            click.echo(text if located else f"error: {text}", err=True)
-            for note in getattr(error, "__notes__", ()):
-                click.echo(f"  = note: {note}", err=True)
-            context.exit(error.exit_code)
-        except OSError as error:
-            click.echo(f"error: {error}", err=True)
-            context.exit(5)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
-        except Exception:
-            from .crash import report
+        except Exception as error:
+            from .crash import outcome
 
-            click.echo(report(sys.argv), err=True)
-            context.exit(70)
+            text, code = outcome(error, sys.argv)
+            click.echo(text, err=True)
+            context.exit(code)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -95,10 +84,8 @@ def import_(configuration: Path, output: Path | None, name: str | None) -> None:
     from .driver import Compiler
 
     text, warnings = Compiler.installed("cpu").read_configuration(configuration, name)
-    for warning in warnings:
-        click.echo(f"warning[{warning.code}]: {warning.message}", err=True)
-        if warning.help:
-            click.echo(f"  = help: {warning.help}", err=True)
+    if warnings:
+        click.echo(warnings, err=True)
     _write(text, output)
 
 

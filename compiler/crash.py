@@ -1,4 +1,4 @@
-"""What a bug leaves behind: a folder with what is needed to report and to repeat it."""
+"""How a command ends badly: what is told of an error, and what a bug leaves to be reported."""
 
 from __future__ import annotations
 
@@ -10,6 +10,24 @@ import traceback
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+
+from .errors import ArchsmithError
+
+BUG = 70
+DISK = 5
+
+
+def outcome(error: Exception, command: Sequence[str]) -> tuple[str, int]:
+    """What to tell of an exception, and the exit code; one that nobody raised is a bug."""
+    if isinstance(error, ArchsmithError):
+        text = str(error)
+        if not text.startswith(("error", "warning")):  # as diagnostics do
+            text = f"error: {text}"
+        notes = getattr(error, "__notes__", ())
+        return "\n".join([text, *(f"  = note: {note}" for note in notes)]), error.exit_code
+    if isinstance(error, OSError):
+        return f"error: {error}", DISK
+    return report(command), BUG
 
 
 def report(command: Sequence[str]) -> str:

@@ -26,7 +26,7 @@ from .plugins import Registry
 from .rewrite.order import DEFAULT, resolve
 from .rewrite.pipeline import AnyPass, Outcome, PassFailed, Runner
 from .schedule.select import Plan, select
-from .spec.diagnostics import Diagnostic, accepted, quoted
+from .spec.diagnostics import accepted, quoted, render
 from .spec.load import load
 from .spec.schema import Spec
 from .spec.source import read
@@ -110,9 +110,11 @@ class Compiler:
         """Read a spec; raises `SpecError` with all its mistakes."""
         return load(path, self.registry.components, self.registry.families)
 
-    def read_configuration(self, path: Path, name: str | None) -> tuple[str, list[Diagnostic]]:
-        """A Hugging Face configuration, or a folder with one, as the text of a spec."""
-        return page(read_config(path), self.registry.families, name or name_of(path))
+    def read_configuration(self, path: Path, name: str | None) -> tuple[str, str]:
+        """A Hugging Face configuration, or a folder with one, as a spec; and its warnings."""
+        config = read_config(path)
+        text, warnings = page(config, self.registry.families, name or name_of(path))
+        return text, render(config, warnings)
 
     def build(self, spec: Spec) -> Model:
         """The graph of a spec, before any pass."""
