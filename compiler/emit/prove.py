@@ -44,9 +44,11 @@ def prove_package(
     """
     model = plan.model.shallow(at_most=2)
     plan = replace(plan, model=model)
-    facts = replace(facts, checkpoint=NO_CHECKPOINT)  # its fields are those of the real sizes
+    twin = Twin.of_model(model, seed)
+    # What a checkpoint's configuration must say is about the real sizes.
+    facts = replace(facts, vocab_size=twin.vocabulary, checkpoint=NO_CHECKPOINT)
     with tempfile.TemporaryDirectory(prefix="archsmith-") as folder:
-        proof = _Proof(plan, templates, facts, Twin.of_model(model, seed), Path(folder))
+        proof = _Proof(plan, templates, facts, twin, Path(folder))
         return proof.run()
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from ..ir.graph import Graph, Value
 from ..ir.model import Block, Model
 from ..ir.types import TensorType
 
@@ -91,6 +90,17 @@ class Twin:
         """One layer alone, from a random stream."""
         return cls({block.name: block}, ((block.name, 0),), seed)
 
+    @property
+    def vocabulary(self) -> int:
+        """The rows of the smallest table that tokens are looked up in."""
+        graph = next(iter(self.blocks[self.runs[0][0]].graphs.values()))
+        tables = [
+            graph.operands(node)[1].type.sizes("probe")[0]
+            for node in graph.nodes()
+            if node.op is not None and node.op.name == "embed"
+        ]
+        return min(tables, default=1)
+
     def inputs(self) -> dict[str, Any]:
         """Random values of what the first block takes, [B, LENGTH, ...] each."""
         graph = next(iter(self.blocks[self.runs[0][0]].graphs.values()))
@@ -101,7 +111,7 @@ class Twin:
                 continue
             shape = value.type.sizes("probe", B=ROWS, T=LENGTH)
             if value.type.dtype == "int64":
-                values[value.name] = draw.integers(0, _vocabulary(graph, value), shape)
+                values[value.name] = draw.integers(0, self.vocabulary, shape)
             else:
                 values[value.name] = draw.standard_normal(shape)
         return values
@@ -143,13 +153,6 @@ class Twin:
         caches = self.blocks[name].caches
         # A block without caches still has a state, or it would be evaluated as in training.
         return {cache: _unwritten(rows) for cache, rows in caches.items()}
-
-
-def _vocabulary(graph: Graph, tokens: Value) -> int:
-    """The rows of the table that these tokens are looked up in."""
-    lookups = [n for n in graph.users(tokens) if n.op is not None and n.op.name == "embed"]
-    tables = [graph.operands(node)[1].type for node in lookups]
-    return min((t.sizes("probe")[0] for t in tables), default=1)
 
 
 def _unwritten(rows: TensorType) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from itertools import count
 
 from ...errors import GraphError
 from ...ir.build import Build
@@ -166,11 +167,16 @@ class Site:
             key = f"{self.component.kind}.{role}"
             name = self.building.tensors.get(key) or self._default(role)
         taken = {r.name for p in self.block.params.values() for r in p.program.refs()}
-        if name in taken:
-            name = name.replace(LAYER, f"{LAYER}{self.part}.", 1)
-        if name in taken:
+        if name not in taken:
+            return name
+        if LAYER not in name:
             raise GraphError(f"{self.part}: two weights of the block are called {name}")
-        return name
+        for use in count(1):
+            place = f"{self.part}." if use == 1 else f"{self.part}_{use}."
+            other = name.replace(LAYER, LAYER + place, 1)
+            if other not in taken:
+                break
+        return other
 
     def _default(self, role: str) -> str:
         names = self.component.tensors
