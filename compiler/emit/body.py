@@ -46,6 +46,8 @@ class Writer:
     targets: tuple[str, ...] = ()
     """Assign the outputs to these variables, instead of returning them."""
     reserved: frozenset[str] = RESERVED
+    windows: Mapping[str, str] = field(default_factory=dict)
+    """Which cache an op reads that keeps a window of rows only, by the op's node."""
     block: str = ""
     trace: bool = False
     """Follow each statement by one that tells `trace` what it computed."""
@@ -91,8 +93,17 @@ class Writer:
         assert node.op is not None
         operands = [self._code[v] for v in self.graph.operands(node)]
         op = node.op.at(self.which)
-        code = self.kernel(node).call(op, *(o.code for o in operands), phases=self.phases)
+        codes = (o.code for o in operands)
+        code = self.kernel(node).call(op, *codes, phases=self.phases, **self._held(node))
         return Folded(code, tuple(leaf for o in operands for leaf in o.leaves))
+
+    def _held(self, node: Node) -> dict[str, Code]:
+        """For an op that reads a cache with a window of rows: the positions that these have."""
+        cache = self.windows.get(node.name)
+        if cache is None or self.phases == ("train",):
+            return {}
+        held = name("cache").method("held", cache)
+        return {"held": held.unless(name("cache").is_none()) if "train" in self.phases else held}
 
     def _folds(self, node: Node) -> bool:
         """Whether a node has no line of its own: nobody named it, and one op reads it."""

@@ -10,6 +10,7 @@ from ..ir.dims import Which
 from ..ir.graph import Graph, Node, Value
 from ..ir.lines import print_call
 from ..ir.model import EMBED, HEAD, PHASES, Block, Param
+from ..ir.reach import caches_read, windows
 from ..ir.weights import Each
 from ..schedule.code import Code, call, name, string, tuple_of
 from ..schedule.select import Plan
@@ -46,6 +47,7 @@ class Layer:
     """Of `weights.py`: which tensors the layer holds."""
     doc: Prose
     rows: Source
+    windows: Source
     parameters: Source
     methods: tuple[Method, ...]
     dispatch: Source
@@ -97,6 +99,11 @@ class Module:
         sources = [m.body for layer in self.layers() for m in layer.methods]
         sources += [self.embed_body, self.shared_body, self.head_body]
         return any("F." in line for source in sources for line in source.lines)
+
+    @property
+    def windowed(self) -> bool:
+        """Whether any cache keeps a window of rows only."""
+        return any(windows(block) for block in self.plan.model.blocks.values())
 
     @property
     def layer_blocks(self) -> list[str]:
@@ -248,6 +255,7 @@ class Module:
             Name(f"{block.name}_tensors"),
             Prose(self._describe(block)),
             self._rows(block),
+            self._windows(block),
             Source(tuple(self._parameters(block, block.params))),
             tuple(methods),
             self._dispatch(block),
@@ -307,6 +315,11 @@ class Module:
         text = f"rows: ClassVar[dict[str, tuple[int, ...]]] = {{{', '.join(rows)}}}"
         return Source(tuple(statement(text, 4)))
 
+    def _windows(self, block: Block) -> Source:
+        kept = [f"{string(c)}: {dim.at(self.which)}" for c, dim in windows(block).items()]
+        text = f"windows: ClassVar[dict[str, int]] = {{{', '.join(kept)}}}"
+        return Source(tuple(statement(text, 4)))
+
     def _parameters(self, block: Block, params: Mapping[str, Param]) -> list[str]:
         lines: list[str] = []
         for key, param in params.items():
@@ -337,6 +350,9 @@ class Module:
         }
         functions = {f for _, names in self.functions for f in names}
 
+        kept = windows(block)
+        read = {n.name: cache for n, (cache, *_) in caches_read(graph) if cache in kept}
+
         def kernel(node: Node) -> Any:
             return self.plan.kernel(block.name, phases, node.name)
 
@@ -348,6 +364,7 @@ class Module:
             self.which,
             indent,
             reserved=RESERVED | functions | set(self.layer_arguments) - set(self.stream),
+            windows=read,
             block=block.name,
             trace=self.trace,
         )

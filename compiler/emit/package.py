@@ -27,6 +27,7 @@ TEMPLATES = (
     "generate.py",
     "kernels.py",
     "model.py",
+    "ring.py",
     "test_package.py",
     "weights.py",
     "README.md",
@@ -90,6 +91,8 @@ def emit(
         "tests/test_package.py": render(templates["test_package.py"], values),
         "README.md": render(templates["README.md"], values, python=False),
     }
+    if module.windowed:
+        files["ring.py"] = render(templates["ring.py"], values)
     for kernel in _files(plan):
         template = kernel.template()
         assert template is not None  # it has functions, so it has a file

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from .model import EMBED, HEAD, Model
+from .reach import windows
 from .types import BYTES
 from .weights import Program
 
@@ -25,9 +26,14 @@ def parameters(model: Model) -> int:
 
 
 def cache_bytes(model: Model) -> int:
-    """Bytes that one more token costs in the caches of all layers."""
+    """Bytes that one more token costs in the caches of all layers, at long context.
+
+    A cache that keeps a window of rows then drops a row for each that it takes: it costs nothing.
+    """
+    kept = {name: windows(block) for name, block in model.blocks.items()}
     return sum(
         count * BYTES[rows.dtype] * math.prod(d.size for d in rows.row)
         for name, count in model.schedule
-        for rows in model.blocks[name].caches.values()
+        for cache, rows in model.blocks[name].caches.items()
+        if cache not in kept[name]
     )

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import networkx as nx
 
 from ..errors import GraphError
-from .dims import BATCH, CONTEXT, TOKENS, Which
 from .op import Op
 from .types import TensorType
 
@@ -200,44 +198,6 @@ class Graph:
             for i, result in enumerate(results):
                 self._producer[result.name] = (new, i)
 
-    # Meaning
-
-    def evaluate(
-        self,
-        which: Which,
-        inputs: Mapping[str, Any],
-        params: Mapping[str, Any],
-        caches: Mapping[str, Any] | None = None,
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Run every op's reference; return all values by name, and the caches afterwards.
-
-        `caches` maps a cache to its rows [B, capacity, ...]; None is training, where the context
-        is the call itself. Raises `GraphError` where a result has not the shape of its type.
-        """
-        values: dict[str, Any] = {}
-        after = dict(caches or {})
-        named: dict[str, int] = {}
-        for node in self.nodes():
-            if node.op is None:
-                source = inputs if node.kind == "input" else params
-                results = (source[node.name],)
-            else:
-                op = node.op.at(which)
-                operands = [values[v.name] for v in self.operands(node)]
-                if op.stateful:
-                    cache = op.attributes()["cache"]
-                    result, rows = op.reference(*operands, after[cache] if caches else None)
-                    if caches:
-                        after[cache] = rows
-                    results = (result,)
-                else:
-                    out = op.reference(*operands)
-                    results = out if isinstance(out, tuple) else (out,)
-            for value, result in zip(node.results, results, strict=True):
-                _check_shape(value, result, which, named)
-                values[value.name] = result
-        return values, after
-
     def _define(self, node: Node, operands: Sequence[Value]) -> tuple[Value, ...]:
         for value in node.results:
             if value.name in self._producer:
@@ -273,18 +233,3 @@ class Graph:
         ordered.add_nodes_from((n, self._nx.nodes[n]) for n in names)
         ordered.add_edges_from(self._nx.edges(data=True))
         self._nx = ordered
-
-
-def _check_shape(value: Value, result: Any, which: Which, named: dict[str, int]) -> None:
-    shape = tuple(result.shape)
-    axes = value.type.shape
-    if len(shape) == len(axes):
-        for axis, length in zip(axes, shape, strict=True):
-            if isinstance(axis, str):
-                named.setdefault(axis, length)
-        if (
-            value.type.sizes(which, **{**dict.fromkeys((BATCH, TOKENS, CONTEXT), -1), **named})
-            == shape
-        ):
-            return
-    raise GraphError(f"the reference of %{value.name} gives {shape}, its type is {value.type}")

@@ -34,13 +34,14 @@ def print_call(op: Op, operands: tuple[Value, ...]) -> str:
     for field in fields(op):
         value = getattr(op, field.name)
         if value != field.default:
-            arguments.append(f"{field.name}={_print_attribute(value)}")
+            arguments.append(f"{field.name}={print_attribute(value)}")
     return f"{op.name}({', '.join(arguments)})"
 
 
-def _print_attribute(value: Any) -> str:
+def print_attribute(value: Any) -> str:
+    """An attribute's value as the text form writes it."""
     if isinstance(value, bool) or value is None or isinstance(value, str):
         return json.dumps(value)
     if isinstance(value, tuple):
-        return f"({', '.join(map(_print_attribute, value))})"
+        return f"({', '.join(map(print_attribute, value))})"
     return str(value) if isinstance(value, Dim) else repr(value)

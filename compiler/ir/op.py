@@ -49,6 +49,10 @@ class Op:
         """How a parameter that is this operand starts out: "normal", "ones" or "zeros"."""
         return "normal"
 
+    def reach(self) -> Dim | None:
+        """How many of the last rows of a context a token's result depends on; None: on all."""
+        return None
+
     def attributes(self) -> dict[str, Any]:
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
 

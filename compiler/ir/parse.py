@@ -66,6 +66,7 @@ class _Reader:
             "block",
             "param",
             "cache",
+            "unused",
             "graph",
             "return",
         ):

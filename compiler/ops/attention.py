@@ -82,6 +82,9 @@ class Attend(Op):
     def initial(self, operand: str) -> str:
         return "zeros"
 
+    def reach(self) -> Dim | None:
+        return self.window
+
     def reference(
         self, q: Array, k: Array, v: Array, positions: Indices, sinks: Array | None = None
     ) -> Array:

@@ -23,21 +23,41 @@ class Proof:
 
 
 def prove_block(before: Block, after: Block, seed: int = 0) -> Proof:
-    """Compare one block with what a pass made of it; raises `ProofError` where they differ."""
-    return _prove(Twin.of_block(before, seed), Twin.of_block(after, seed))
+    """Compare one block with what a pass made of it, as `prove` does."""
+    return prove(Twin.of_block(before, seed), Twin.of_block(after, seed))
 
 
 def prove_model(before: Model, after: Model, seed: int = 0) -> Proof:
-    """Compare two models from their tokens to their logits, as `prove_block` does."""
-    return _prove(Twin.of_model(before, seed), Twin.of_model(after, seed))
+    """Compare two models from their tokens to their logits, as `prove` does."""
+    return prove(Twin.of_model(before, seed), Twin.of_model(after, seed))
 
 
-def check_structure(before: Block, after: Block) -> None:
-    """Types, single definitions, caches; and that every weight is still read, and held once."""
+def prove(before: Twin, after: Twin) -> Proof:
+    """Compare two twins in every way they may be called; raises `ProofError` where they differ."""
+    worst, trials = 0.0, 0
+    for scenario in scenarios():
+        calls = zip(before.returned(scenario), after.returned(scenario), strict=True)
+        for i, (wanted, got) in enumerate(calls):
+            seen = _own_tokens(scenario, i)
+            for w, g in zip(wanted, got, strict=True):
+                error = relative(w[seen], g[seen])
+                worst, trials = max(worst, error), trials + 1
+                if not error <= TOLERANCE:
+                    where = _first_difference(before, after, scenario, i)
+                    raise ProofError(f"{where} differs by {error:.2g} in {scenario.name}")
+    return Proof(trials, worst)
+
+
+def check_types(block: Block) -> None:
+    """Types, single definitions and caches; raises `ProofError`."""
     try:
-        verify_block(after)
+        verify_block(block)
     except GraphError as error:
-        raise ProofError(f"block {after.name} is broken: {error}") from None
+        raise ProofError(f"block {block.name} is broken: {error}") from None
+
+
+def check_weights(before: Block, after: Block) -> None:
+    """Every element of every weight is still read, and held no more often; raises `ProofError`."""
     was, now = _held(before), _held(after)
     for tensor, counts in was.items():
         held = now.get(tensor, np.zeros_like(counts))
@@ -66,24 +86,6 @@ def _held(block: Block) -> dict[str, Any]:
     return {name: counts[offsets[name] : offsets[name] + sizes[name]] for name in offsets}
 
 
-def _prove(before: Twin, after: Twin) -> Proof:
-    worst, trials = 0.0, 0
-    inputs = before.inputs()
-    given = dict(zip(after.inputs(), inputs.values(), strict=False))
-    for scenario in scenarios():
-        was, now = before.trace(scenario, inputs), after.trace(scenario, given)
-        for i, call in enumerate(scenario.calls):
-            wanted, got = before.outputs(was[i], call.phase), after.outputs(now[i], call.phase)
-            seen = _own_tokens(scenario, i)
-            for w, g in zip(wanted, got, strict=True):
-                error = relative(w[seen], g[seen])
-                worst, trials = max(worst, error), trials + 1
-                if not error <= TOLERANCE:
-                    where = _first_difference(before, after, was[i], now[i], call.phase)
-                    raise ProofError(f"{where} differs by {error:.2g} in {scenario.name}")
-    return Proof(trials, worst)
-
-
 def relative(wanted: Any, got: Any) -> float:
     """The largest difference, by the largest value wanted; NaN where either has one."""
     if wanted.shape != got.shape:
@@ -98,16 +100,11 @@ def _own_tokens(scenario: Scenario, call: int) -> Any:
     return np.s_[:]
 
 
-def _first_difference(
-    before: Twin,
-    after: Twin,
-    was: list[dict[str, Any]],
-    now: list[dict[str, Any]],
-    phase: str,
-) -> str:
+def _first_difference(before: Twin, after: Twin, scenario: Scenario, call: int) -> str:
     """The first value, in the order of computation, that both have and that differs."""
+    was, now = (twin.trace(scenario, twin.inputs())[call] for twin in (before, after))
     for i, (name, _) in enumerate(after.runs):
-        for node in after.blocks[name].graph(phase).nodes():
+        for node in after.blocks[name].graph(scenario.calls[call].phase).nodes():
             for value in node.results:
                 known = was[i].get(value.name)
                 if known is None or known.shape != now[i][value.name].shape:

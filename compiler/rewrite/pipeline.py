@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import ArchsmithError, GraphError, ProofError
-from ..ir.model import Model, verify
+from ..ir.model import Block, Model, verify
 from ..ir.op import Op
 from ..ir.text import print_block, print_model
-from .check import TOLERANCE, Proof, check_structure, prove_block, prove_model
+from .check import TOLERANCE, Proof, check_types, check_weights, prove, prove_model
 from .passes import Lossy, ModelPass, Pass
 from .rewriter import ModelRewriter, Refusal, Rewriter
+from .twin import Twin
 
 AnyPass = Pass | ModelPass
 
@@ -67,6 +68,7 @@ class Runner:
     """Compare numbers after every application; structure is checked in any case."""
     watch: Callable[[str], None] = lambda name: None
     """Called with the name of each pass before it runs."""
+    _twins: dict[str, tuple[str, Twin]] = field(default_factory=dict)
 
     def run(self, model: Model, passes: Sequence[AnyPass]) -> tuple[Model, list[Outcome]]:
         outcomes = []
@@ -112,7 +114,8 @@ class Runner:
         if print_model(before) == print_model(after):
             return [], rewriter.refusals
         for name, block in after.blocks.items():
-            check_structure(before.blocks[name], block)
+            check_types(block)
+            check_weights(before.blocks[name], block)
         verify(after)
         proof = prove_model(before, after, self.seed) if self.numeric else Proof(0, 0.0)
         return [proof], rewriter.refusals
@@ -122,18 +125,26 @@ class Runner:
         refusals: list[Refusal] = []
         for block in after.blocks.values():
             block.split(pass_.phases)
+            given = block.copy()
             for phases in [p for p in block.graphs if set(p) <= set(pass_.phases)]:
-                before = block.copy()
+                before = self._twin(block)
                 rewriter = Rewriter(block, phases, self.ops, self.target, refusals)
                 for _ in pass_.applications(rewriter):
                     rewriter.commit()
-                    if print_block(before) == print_block(block):
+                    made = self._twin(block)
+                    if made is before:
                         continue
-                    check_structure(before, block)
-                    if self.numeric:
-                        proofs.append(prove_block(before, block, self.seed))
-                    else:
-                        proofs.append(Proof(0, 0.0))
-                    before = block.copy()
+                    check_types(block)
+                    proofs.append(prove(before, made) if self.numeric else Proof(0, 0.0))
+                    before = made
+            # Only now have all phases their new weights, and none the old ones.
+            check_weights(given, block)
             block.merge()
         return proofs, refusals
+
+    def _twin(self, block: Block) -> Twin:
+        """The twin of a block as it is now: the last one, if nothing has changed since."""
+        text = print_block(block)
+        if self._twins.get(block.name, ("",))[0] != text:
+            self._twins[block.name] = text, Twin.of_block(block.copy(), self.seed)
+        return self._twins[block.name][1]

@@ -68,10 +68,11 @@ class Rewriter:
     def param(self, name: str, program: Program, dtype: str | None = None) -> Value:
         """A parameter of the block, by default of the dtype of what the program is made of.
 
-        Where another parameter has that name, this one takes it over once the other is gone.
+        One that is the same already, perhaps of another phase, is used. Where another parameter
+        has that name, this one takes it over once the other is gone.
         """
         param = Param(program, dtype or self._dtype(program))
-        actual = name
+        actual = next((known for known, p in self.block.params.items() if p == param), name)
         while self.block.params.get(actual, param) != param:
             actual = self.graph.fresh(f"{actual}_2", self.block.params)
         if actual != name:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..ir.evaluate import Evaluation
 from ..ir.model import Block, Model
 from ..ir.types import TensorType
 
@@ -73,12 +74,14 @@ class Checkpoint:
 
 @dataclass
 class Twin:
-    """A run of blocks, evaluated from random inputs; the trace of every call is kept."""
+    """A run of blocks, evaluated from random inputs; its blocks must not change any more."""
 
     blocks: dict[str, Block]
     runs: tuple[tuple[str, int], ...]
     seed: int = 0
     _params: dict[tuple[str, int], dict[str, Any]] = field(default_factory=dict)
+    _ready: dict[tuple[str, str], Evaluation] = field(default_factory=dict)
+    _returned: dict[str, list[list[Any]]] = field(default_factory=dict)
 
     @classmethod
     def of_model(cls, model: Model, seed: int = 0) -> Twin:
@@ -91,9 +94,14 @@ class Twin:
         return cls({block.name: block}, ((block.name, 0),), seed)
 
     @property
+    def block(self) -> Block:
+        """The block that runs first."""
+        return self.blocks[self.runs[0][0]]
+
+    @property
     def vocabulary(self) -> int:
         """The rows of the smallest table that tokens are looked up in."""
-        graph = next(iter(self.blocks[self.runs[0][0]].graphs.values()))
+        graph = next(iter(self.block.graphs.values()))
         tables = [
             graph.operands(node)[1].type.sizes("probe")[0]
             for node in graph.nodes()
@@ -103,7 +111,7 @@ class Twin:
 
     def inputs(self) -> dict[str, Any]:
         """Random values of what the first block takes, [B, LENGTH, ...] each."""
-        graph = next(iter(self.blocks[self.runs[0][0]].graphs.values()))
+        graph = next(iter(self.block.graphs.values()))
         draw = np.random.default_rng((self.seed, 1))
         values: dict[str, Any] = {}
         for value in graph.inputs:
@@ -116,6 +124,14 @@ class Twin:
                 values[value.name] = draw.standard_normal(shape)
         return values
 
+    def returned(self, scenario: Scenario) -> list[list[Any]]:
+        """What the last run returns in each call, from the twin's own inputs; computed once."""
+        if scenario.name not in self._returned:
+            traces = self.trace(scenario, self.inputs())
+            calls = zip(traces, scenario.calls, strict=True)
+            self._returned[scenario.name] = [self.outputs(t, call.phase) for t, call in calls]
+        return self._returned[scenario.name]
+
     def trace(self, scenario: Scenario, inputs: dict[str, Any]) -> list[list[dict[str, Any]]]:
         """All values by name, of each run of each call."""
         state = [self._empty(name) if scenario.cached else None for name, _ in self.runs]
@@ -127,7 +143,8 @@ class Twin:
                 graph = self.blocks[name].graph(call.phase)
                 names = [v.name for v in graph.inputs if v.name != "positions"]
                 given = dict(zip(names, stream, strict=True)) | {"positions": call.positions}
-                values, after = graph.evaluate("probe", given, self.params(name, layer), state[i])
+                evaluate = self._evaluation(name, call.phase)
+                values, after = evaluate(given, self.params(name, layer), state[i])
                 state[i] = after if scenario.cached else None
                 stream = [values[v.name] for v in graph.outputs]
                 trace.append(values)
@@ -147,6 +164,11 @@ class Twin:
         """What the last run returned."""
         graph = self.blocks[self.runs[-1][0]].graph(phase)
         return [trace[-1][v.name] for v in graph.outputs]
+
+    def _evaluation(self, name: str, phase: str) -> Evaluation:
+        if (name, phase) not in self._ready:
+            self._ready[name, phase] = Evaluation.of(self.blocks[name].graph(phase), "probe")
+        return self._ready[name, phase]
 
     def _empty(self, name: str) -> dict[str, Any]:
         """Caches with every slot unwritten: NaN, which no result may depend on."""

@@ -44,6 +44,10 @@ class Code:
         parts = items if isinstance(items, tuple) else (items,)
         return Code(f"{self._at(ATOM)}[{', '.join(map(_index, parts))}]")
 
+    def unless(self, condition: Code) -> Code:
+        """`None if condition else self`."""
+        return Code(f"None if {condition.text} else {self.text}", LOOSE)
+
     def is_none(self) -> Code:
         return Code(f"{self.text} is None", LOOSE)
 

@@ -33,7 +33,9 @@ class Kernel:
     call: ClassVar[Callable[..., Code]]
     """call(op, *operands, phases): the expression that gives the op's result, or all its results.
 
-    `op` has its real sizes, operands are `Code`; `phases` are those that run this code.
+    `op` has its real sizes, operands are `Code`; `phases` are those that run this code. Where an
+    op reads a cache that keeps a window of rows, `held` is also given: int64 [B, S], the positions
+    that the context's slots hold, or None where slot s holds position s.
     """
 
     @classmethod

@@ -22,11 +22,13 @@ class TorchAttend(Kernel):
         sinks: Code | None = None,
         *,
         phases: tuple[str, ...],
+        held: Code | None = None,
     ) -> Code:
         options = {
             "window": None if op.window is None else int(op.window),
             "softcap": op.softcap,
             "sinks": sinks,
+            "held": held,
         }
         given = {key: value for key, value in options.items() if value is not None}
         return call("attend", q, k, v, positions, scale=op.scale, causal=_causal(phases), **given)

@@ -1,0 +1,30 @@
+"""What all tests share: the installed plugins, and settings that make every run the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from archsmith.compiler.plugins import Registry
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "same",
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+settings.load_profile("same")
+
+
+@pytest.fixture(scope="session")
+def registry() -> Registry:
+    """Everything installed, the example plugin included."""
+    return Registry.installed()
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository."""
+    return Path(__file__).parents[1]
