@@ -110,7 +110,7 @@ class Writer:
         (first, *others) = node.results
         if others or node.op is None or self._needs[first] != 1:
             return False
-        return _stem(first.name) == node.op.name or first in self.graph.outputs
+        return node.anonymous or first in self.graph.outputs
 
     def _too_long(self, node: Node, folded: Folded) -> bool:
         targets = ", ".join(v.name for v in node.results)
@@ -233,7 +233,7 @@ class Writer:
     def _choices(self, value: Value) -> Iterator[str]:
         """What a value may be called; one that nobody named is called after its part."""
         node = self.graph.node(value)
-        if node.op is not None and _stem(value.name) == node.op.name and node.scope:
+        if node.anonymous and node.scope:
             yield node.scope
         yield from (_stem(value.name), value.name, f"{value.name}_")
 

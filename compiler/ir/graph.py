@@ -37,6 +37,11 @@ class Node:
     def name(self) -> str:
         return self.results[0].name
 
+    @property
+    def anonymous(self) -> bool:
+        """Whether nobody named its result, which is then called after the op."""
+        return self.op is not None and re.sub(r"_\d+$", "", self.name) == self.op.name
+
 
 class Graph:
     """A dataflow graph in which every value is defined once; the only user of networkx."""
@@ -148,8 +153,9 @@ class Graph:
         """Point every use of each old value at the new one, but for uses that `new` comes from.
 
         A new value of another type is an error. What nothing reads any more is dropped, and a new
-        value takes the name of the old one that is gone.
+        value takes the name of the old one that is gone, if somebody had named that.
         """
+        named = [not self.node(value).anonymous for value in dict.fromkeys(old)]
         keep = self.ancestors(new)
         for before, after in zip(old, new, strict=True):
             if before.type != after.type:
@@ -164,8 +170,8 @@ class Graph:
         swap = dict(zip(old, new, strict=True))
         self.outputs = tuple(swap.get(v, v) for v in self.outputs)
         self.prune()
-        for before, after in swap.items():
-            gone = before.name not in self._producer and after.name in self._producer
+        for (before, after), own_name in zip(swap.items(), named, strict=True):
+            gone = own_name and before.name not in self._producer and after.name in self._producer
             if gone and self.node(after).kind == "op":  # a parameter's name is the block's
                 self.rename(after.name, before.name)
 

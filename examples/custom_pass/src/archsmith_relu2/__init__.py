@@ -1,0 +1,1 @@
+"""A squared-ReLU MLP for archsmith: component, op, kernel and pass."""
