@@ -12,7 +12,7 @@ Which = Literal["size", "probe"]
 
 BATCH, TOKENS, CONTEXT = "B", "T", "S"  # named, since no graph knows them
 
-_TEXT = re.compile(r"(\d+)(?:~(\d+))?")
+_TEXT = re.compile(r"([0-9]{1,18})(?:~([0-9]{1,18}))?")
 
 
 @dataclass(frozen=True)

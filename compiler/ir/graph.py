@@ -68,8 +68,7 @@ class Graph:
 
     def add(self, op: Op, *operands: Value, names: Sequence[str] = ()) -> tuple[Value, ...]:
         """Append an op; its results are called `names`, or after the op."""
-        inferred = op.infer(*(v.type for v in operands))
-        types = inferred if isinstance(inferred, tuple) else (inferred,)
+        types = op.types(*(v.type for v in operands))
         stems = names or (op.name,) * len(types)
         if len(stems) != len(types):
             raise GraphError(f"{op.name} has {len(types)} results, but {len(stems)} names")
@@ -99,6 +98,9 @@ class Graph:
 
     def __contains__(self, value: Value) -> bool:
         return value.name in self._producer and self.value(value.name) == value
+
+    def defines(self, name: str) -> bool:
+        return name in self._producer
 
     def value(self, name: str) -> Value:
         if name not in self._producer:

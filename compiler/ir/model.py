@@ -176,8 +176,7 @@ def _verify_graph(
                 )
         if node.op is None:
             continue
-        inferred = node.op.infer(*(v.type for v in graph.operands(node)))
-        types = inferred if isinstance(inferred, tuple) else (inferred,)
+        types = node.op.types(*(v.type for v in graph.operands(node)))
         if types != tuple(v.type for v in node.results):
             raise GraphError(f"%{node.name} is not of the type that {node.op.name} gives")
         if node.op.stateful:

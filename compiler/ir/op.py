@@ -45,6 +45,15 @@ class Op:
     def operand_names(cls) -> tuple[str, ...]:
         return tuple(inspect.signature(cls.infer).parameters)[1:]
 
+    def types(self, *operands: TensorType) -> tuple[TensorType, ...]:
+        """The types of all results; raises `GraphError` for operands that the op cannot take."""
+        try:
+            inspect.signature(self.infer).bind(*operands)
+        except TypeError as error:
+            raise GraphError(f"{self.name}: {error}") from None
+        inferred = self.infer(*operands)
+        return inferred if isinstance(inferred, tuple) else (inferred,)
+
     def initial(self, operand: str) -> str:
         """How a parameter that is this operand starts out: "normal", "ones" or "zeros"."""
         return "normal"
