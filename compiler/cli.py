@@ -62,6 +62,9 @@ def check(specs: tuple[Path, ...], as_json: bool) -> None:
 
     registry = Registry.installed(("components", "families"))
     results = [check_spec(path, registry) for path in specs]
+    if not all(result.valid for result in results):  # a third party's component may be meant
+        registry = Registry.installed()
+        results = [r if r.valid else check_spec(r.path, registry) for r in results]
     if as_json:
         click.echo(json.dumps([item for r in results for item in r.json()], indent=2))
     for result in results if not as_json else ():

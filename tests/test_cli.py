@@ -56,9 +56,7 @@ def test_help_begins_with_an_example() -> None:
 
 def test_check_says_all_on_stderr_and_exits_with_1(tmp_path: Path) -> None:
     wrong = tmp_path / "wrong.yaml"
-    wrong.write_text(
-        Path(TINY).read_text().replace("heads: 6", "heads: 5").replace("rms", "rmz", 1)
-    )
+    wrong.write_text(Path(TINY).read_text().replace("heads: 6", "heads: 5"))
     result = run("check", TINY, str(wrong))
     assert result.exit_code == 1
     assert result.stdout == ""
@@ -100,6 +98,13 @@ def test_exit_codes(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_check_knows_the_components_of_plugins(tmp_path: Path) -> None:
+    page = tmp_path / "primer.yaml"
+    page.write_text(Path(TINY).read_text().replace("kind: swiglu", "kind: relu2_mlp"))
+    result = run("check", str(page))
+    assert result.exit_code == 0, result.stderr
+
+
 def test_a_bug_is_reported_with_a_reproducer(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("a bug of ours")
@@ -139,9 +144,8 @@ def test_graph_and_opt_are_inverse_in_text(tmp_path: Path) -> None:
 
 def test_explain_says_why_a_pass_left_something_alone() -> None:
     result = run("explain", str(EXAMPLES / "tiny-deepseek-v2.yaml"), "--pass", "fuse-add-rms-norm")
-    assert (
-        "left alone dense/%latent_2: %latent is a split, the pattern wants an add" in result.stdout
-    )
+    why = "left alone dense/%latent_2: %latent is a split, the pattern wants an add"
+    assert why in result.stdout
 
 
 @pytest.mark.parametrize(
@@ -151,11 +155,6 @@ def test_explain_says_why_a_pass_left_something_alone() -> None:
 def test_what_is_quick_imports_little(arguments: list[str], absent: str) -> None:
     code = (
         "import sys\nfrom archsmith.compiler.cli import main\n"
-        # A third party's plugin may import what it likes.
-        "import archsmith.compiler.plugins as plugins\n"
-        "every = plugins.entry_points\n"
-        "plugins.entry_points = lambda group: [\n"
-        "    e for e in every(group=group) if e.value.startswith('archsmith.')]\n"
         f"try: main({arguments!r})\nexcept SystemExit: pass\n"
         f"print([m for m in {absent.split()!r} if m in sys.modules], file=sys.stderr)"
     )
