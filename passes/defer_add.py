@@ -27,7 +27,8 @@ class DeferAdd(ModelPass):
 
     def run(self, rewriter: ModelRewriter) -> None:
         layers = list(rewriter.layers())
-        refusals = [(layer, why) for layer in layers if (why := _refuses(layer))]
+        whole = {EMBED, HEAD} <= set(rewriter.model.blocks)
+        refusals = [(layer, why) for layer in layers if (why := _refuses(layer, whole))]
         for layer, why in refusals:
             layer.refuse(layer.graph.outputs[0].name, why)
         if refusals or not layers:
@@ -43,7 +44,9 @@ class DeferAdd(ModelPass):
             _take_pair(head)
 
 
-def _refuses(layer: Rewriter) -> str | None:
+def _refuses(layer: Rewriter, whole: bool) -> str | None:
+    if not whole:
+        return "the model has no embedding or no head"
     if len(layer.graph.outputs) != 1:
         return "the block already returns more than one value"
     (out,) = layer.graph.outputs

@@ -28,7 +28,7 @@ from archsmith.compiler.ir.weights import (
 from hypothesis import strategies as st
 
 HEADS, WIDTH = Dim(6, 2), Dim(10, 6)  # the stream is [B, T, HEADS * WIDTH]
-GROUPS = Dim(3, 1)
+GROUPS = Dim(3, 2)
 EXPERTS, TOP_K, INNER = Dim(8, 4), Dim(3, 2), Dim(20, 7)
 VOCABULARY = Dim(91, 11)
 HIDDEN = HEADS * WIDTH
@@ -133,9 +133,8 @@ class Growth:
         return self.graph.param(name, self.block.params[name].type)
 
     def _program(self, tensor: str, shape: Shape) -> Program:
-        kind = self.draw(
-            st.sampled_from(["ref", "transpose", "slice", "concat", "unflatten", "flatten", "stack"])
-        )
+        kinds = ["ref", "transpose", "slice", "concat", "unflatten", "flatten", "stack"]
+        kind = self.draw(st.sampled_from(kinds))
         first, rest = shape[0], shape[1:]
         if kind == "transpose":
             order = self.draw(st.permutations(range(len(shape))))
@@ -145,14 +144,14 @@ class Growth:
             return Slice(Ref(tensor, (first + 3, *rest)), 0, Dim.of(1), first)
         if kind == "concat":
             parts = Ref(f"{tensor}.head", (ONE, *rest)), Ref(f"{tensor}.tail", (first - 1, *rest))
-            return Concat(parts, 0) if min(first.size, first.probe) > 1 else parts[0]
+            return Concat(parts, 0)
         if kind == "unflatten" and rest:
             whole = Ref(tensor, (first * rest[0], *rest[1:]))
             return Unflatten(whole, 0, (first, rest[0]))
         if kind == "flatten":
             return Flatten(Ref(tensor, (first, ONE, *rest)), 0)
-        if kind == "stack":
-            return Stack(Ref(f"{tensor}.{{part}}", rest), "part", first) if rest else Ref(tensor, shape)
+        if kind == "stack" and rest:
+            return Stack(Ref(f"{tensor}.{{part}}", rest), "part", first)
         return Ref(tensor, shape)
 
     # Steps: each appends one op at least, on `self.x`

@@ -80,9 +80,10 @@ def models(registry: Registry) -> st.SearchStrategy[Model]:
 
 @st.composite
 def _steps(draw: st.DrawFn, attention: list[str]) -> list[Tree]:
+    second = [["mlp"], ["experts"], ["experts", "mlp"], ["experts", attention[0]]]
     uses = [
         [draw(st.sampled_from(attention))],
-        draw(st.sampled_from([["mlp"], ["experts"], ["experts", "mlp"], ["experts", attention[0]]])),
+        draw(st.sampled_from(second)),
         draw(st.sampled_from([[attention[-1], attention[-1]], ["more_experts"], ["mlp", "mlp"]])),
     ]
     norm = st.sampled_from([None, "rms", "other-norm"])

@@ -51,7 +51,11 @@ class Op:
             inspect.signature(self.infer).bind(*operands)
         except TypeError as error:
             raise GraphError(f"{self.name}: {error}") from None
-        inferred = self.infer(*operands)
+        try:
+            inferred = self.infer(*operands)
+        except (IndexError, ValueError) as error:  # an axis that is not there
+            given = ", ".join(map(str, operands))
+            raise GraphError(f"{self.name} does not take {given}") from error
         return inferred if isinstance(inferred, tuple) else (inferred,)
 
     def initial(self, operand: str) -> str:

@@ -70,9 +70,11 @@ class Attend(Op):
     ) -> TensorType:
         require(all(len(t.shape) == 4 for t in (q, k, v)), f"q, k, v are {q}, {k}, {v}; not 4 axes")
         fits = q.shape[-1] == k.shape[-1] and k.shape[:3] == v.shape[:3] and k.shape[1] == CONTEXT
+        fits = fits and q.shape[0] == k.shape[0] and q.shape[:2] == positions.shape
         require(fits, f"keys {k} and values {v} do not fit queries {q}")
         heads, groups = q.shape[2], k.shape[2]
         require(isinstance(heads, Dim) and isinstance(groups, Dim), "heads have no size")
+        require(isinstance(v.shape[-1], Dim), f"values {v} have no size")
         if isinstance(heads, Dim) and isinstance(groups, Dim):
             heads // groups  # raises where it leaves a remainder
         if sinks is not None:

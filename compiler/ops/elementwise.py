@@ -144,7 +144,7 @@ def _broadcast(x: TensorType, y: TensorType) -> TensorType:
 
 
 def _silu(x: Array) -> Array:
-    return x / (1 + np.exp(-x))
+    return x * np.exp(-np.logaddexp(0.0, -x))  # without overflow where x is far below zero
 
 
 def _gelu_tanh(x: Array) -> Array:

@@ -19,7 +19,7 @@ def _softmax(x: Array) -> Array:
 
 
 def _sigmoid(x: Array) -> Array:
-    return 1 / (1 + np.exp(-x))
+    return np.exp(-np.logaddexp(0.0, -x))
 
 
 def _sqrtsoftplus(x: Array) -> Array:

@@ -160,6 +160,7 @@ def _bind(graph: Graph, want: Variable | Call, have: Value, match: Match) -> boo
     orders = [operands]
     if node.op.commutative and operands[0] != operands[1]:
         orders.append(operands[::-1])
+    reasons = []
     for order in orders:
         attempt = Match(dict(match.values), dict(match.ops))
         if all(_bind(graph, w, h, attempt) for w, h in zip(want.operands, order, strict=True)):
@@ -168,8 +169,8 @@ def _bind(graph: Graph, want: Variable | Call, have: Value, match: Match) -> boo
             if want.bind:
                 match.ops[want.bind] = node.op
             return True
-        match.reason = match.reason or attempt.reason
-    return False
+        reasons.append(attempt.reason)
+    return match.fail(next(filter(None, reasons), f"%{have.name} does not fit"))
 
 
 def _a(name: str) -> str:

@@ -116,6 +116,8 @@ class Rewriter:
     def commit(self) -> None:
         """Settle the block after a pass: unread parameters and caches go, names are taken over."""
         self.block.drop_unread()
+        read = {ref.name for p in self.block.params.values() for ref in p.program.refs()}
+        self.block.unused = tuple(name for name in self.block.unused if name not in read)
         written = {
             node.op.attributes()["cache"]
             for graph in self.block.graphs.values()

@@ -1,0 +1,135 @@
+"""A row or more for every op: its attributes, and the types of operands that it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from archsmith.compiler.ir.dims import Dim
+from archsmith.compiler.ir.op import Op
+from archsmith.compiler.ir.types import TensorType
+from archsmith.compiler.ops.attention import Attend, Cached
+from archsmith.compiler.ops.elementwise import (
+    ACTIVATIONS,
+    Activation,
+    Add,
+    Clamp,
+    Mul,
+    Scale,
+    Softcap,
+    Widen,
+    Zeros,
+)
+from archsmith.compiler.ops.linear import Einsum, Embed
+from archsmith.compiler.ops.moe import SCORES, Experts, FusedExperts, Route
+from archsmith.compiler.ops.norm import AddRmsNorm, RmsNorm
+from archsmith.compiler.ops.position import Rope, Rotations
+from archsmith.compiler.ops.shape import Concat, Expand, Flatten, Split, Unflatten
+
+LENGTHS = {"B": 2, "T": 5, "S": 7}
+
+
+@dataclass(frozen=True)
+class Case:
+    """An op and what it is applied to."""
+
+    op: Op
+    operands: tuple[TensorType, ...]
+
+    def __str__(self) -> str:
+        values = [f"{k}={v}" for k, v in self.op.attributes().items()]
+        return f"{self.op.name}({', '.join([*map(str, self.operands), *values])})"
+
+
+def case(op: Op, *operands: str) -> Case:
+    return Case(op, tuple(map(TensorType.parse, operands)))
+
+
+X = "float32[B, T, 12~4]"
+KEYS = ("float32[B, S, 3~2, 8~6]", "float32[B, S, 3~2, 10~5]")
+SCALINGS: tuple[Mapping[str, Any], ...] = (
+    {},
+    {"scaling": "linear", "factor": 4.0},
+    {"scaling": "yarn", "factor": 8.0, "original_max_positions": 64, "gain": 1.2},
+    {"scaling": "yarn", "factor": 8.0, "original_max_positions": 64, "truncate": False},
+    {"scaling": "llama3", "factor": 8.0, "original_max_positions": 64},
+)
+EXPERTS = ("float32[B, T, 12~4]", "int64[B, T, 3~2]", "float32[B, T, 3~2]")
+TABLES = ("float32[6~4, 14~5, 12~4]", "float32[6~4, 14~5, 12~4]", "float32[6~4, 12~4, 14~5]")
+
+CASES = (
+    case(Add(), X, X),
+    case(Add(), X, "float32[12~4]"),
+    case(Mul(), X, X),
+    case(Mul(), "float32[B, T, 3~2, 12~4]", "float32[3~2, 12~4]"),
+    case(Scale(-0.5), X),
+    case(Softcap(2.0), X),
+    case(Clamp(high=0.5), X),
+    case(Clamp(low=-0.5, high=0.25), X),
+    case(Zeros(), X),
+    case(Widen(), "bfloat16[B, T, 12~4]"),
+    *(case(Activation(function), X) for function in ACTIVATIONS),
+    case(RmsNorm(1e-6), X, "float32[12~4]"),
+    case(RmsNorm(1e-2, offset=1.0), "float32[B, T, 3~2, 12~4]", "float32[12~4]"),
+    case(AddRmsNorm(1e-6), X, X, "float32[12~4]"),
+    case(Einsum("btd,fd->btf"), X, "float32[9~5, 12~4]"),
+    case(Einsum("btd,hkd->bthk"), X, "float32[3~2, 5~7, 12~4]"),
+    case(Einsum("bthk,dhk->btd"), "float32[B, T, 3~2, 5~7]", "float32[12~4, 3~2, 5~7]"),
+    case(Einsum("bthk,hkc->bthc"), "float32[B, T, 3~2, 5~7]", "float32[3~2, 5~7, 9~5]"),
+    case(Embed(), "int64[B, T]", "float32[11~9, 12~4]"),
+    case(Split((Dim(5, 1), Dim(7, 3))), X),
+    case(Split((Dim(1, 1), Dim(2, 1)), axis=-2), "float32[B, T, 3~2, 12~4]"),
+    case(Concat(), X, "float32[B, T, 3~2]", X),
+    case(Concat(axis=-2), "float32[B, T, 3~2, 12~4]", "float32[B, T, 5~7, 12~4]"),
+    case(Unflatten((Dim(6, 2), Dim(2, 2))), X),
+    case(Unflatten((Dim(3, 2), Dim(2, 2)), axis=-2), "float32[B, T, 6~4, 12~4]"),
+    case(Flatten(), "float32[B, T, 3~2, 12~4]"),
+    case(Flatten(axis=-3), "float32[B, T, 3~2, 12~4, 5~7]"),
+    case(Expand(Dim(3, 2)), X),
+    *(
+        case(Rotations(width=Dim(16, 12), theta=100.0, dtype="bfloat16", **scaling), "int64[B, T]")
+        for scaling in SCALINGS
+    ),
+    *(
+        case(Rope(interleaved), x, "float32[B, T, 6~2]", "float32[B, T, 6~2]")
+        for interleaved in (False, True)
+        for x in (X, "float32[B, T, 3~2, 12~4]")
+    ),
+    case(Cached("rows"), X, "int64[B, T]"),
+    case(Attend(0.5), "float32[B, T, 6~4, 8~6]", *KEYS, "int64[B, T]"),
+    case(
+        Attend(0.5, window=Dim(3, 2), softcap=1.5),
+        *("float32[B, T, 6~4, 8~6]", *KEYS, "int64[B, T]", "float32[6~4]"),
+    ),
+    *(
+        case(Route(score, top_k=Dim(3, 2)), "float32[B, T, 6~4]", "float32[6~4]")
+        for score in SCORES
+    ),
+    *(
+        case(
+            Route("sigmoid", Dim(2, 2), Dim(3, 2), Dim(2, 1), group_score, True, 2.5),
+            "float32[B, T, 6~4]",
+        )
+        for group_score in ("max", "top2_sum")
+    ),
+    case(Experts("silu"), *EXPERTS, *TABLES),
+    case(FusedExperts("gelu"), *EXPERTS, "float32[6~4, 28~10, 12~4]", TABLES[2]),
+)
+
+
+def samples(case: Case, which: Any, seed: int = 0) -> list[Any]:
+    """Random operands of a case; integers are small enough to index whatever they may."""
+    draw = np.random.default_rng(seed)
+    arrays = []
+    for type in case.operands:
+        shape = type.sizes(which, **LENGTHS)
+        integers = type.dtype == "int64"
+        arrays.append(draw.integers(0, 4, shape) if integers else draw.standard_normal(shape))
+    names = case.op.operand_names()
+    if "positions" in names and len(arrays) > names.index("positions"):
+        positions = arrays[names.index("positions")]
+        if positions.ndim == 2:  # each once in a row
+            positions[:] = np.argsort(draw.random(positions.shape), axis=1)
+    return arrays

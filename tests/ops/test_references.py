@@ -1,0 +1,289 @@
+"""References against computations that share nothing with them: PyTorch, transformers, loops."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from archsmith.compiler.ir.dims import Dim
+from archsmith.compiler.ops.attention import Attend, Cached
+from archsmith.compiler.ops.elementwise import ACTIVATIONS
+from archsmith.compiler.ops.moe import Experts, FusedExperts, Route
+from archsmith.compiler.ops.norm import AddRmsNorm, RmsNorm
+from archsmith.compiler.ops.position import Rope, Rotations
+from transformers import PretrainedConfig
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+TIGHT = 1e-12  # float64, sums of a few dozen terms
+
+
+def normal(seed: int, *shape: int) -> Any:
+    return np.random.default_rng(seed).standard_normal(shape)
+
+
+def same(got: Any, wanted: Any, tolerance: float = TIGHT) -> None:
+    np.testing.assert_allclose(got, np.asarray(wanted), rtol=tolerance, atol=tolerance)
+
+
+def tensor(array: Any) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array))
+
+
+B, T, S, H, G, K, V = 2, 4, 9, 6, 3, 8, 5
+POSITIONS = np.array([[5, 6, 7, 8], [0, 3, 1, 2]])  # a later chunk, and rows out of order
+
+
+def attention(
+    q: Any,
+    k: Any,
+    v: Any,
+    *,
+    scale: float,
+    window: int | None = None,
+    softcap: float | None = None,
+    sinks: Any = None,
+) -> Any:
+    """One query, one slot, one number at a time."""
+    out = np.zeros((B, T, H, V))
+    for b in range(B):
+        for t in range(T):
+            position = POSITIONS[b, t]
+            first = 0 if window is None else max(0, position - window + 1)
+            for h in range(H):
+                group = h // (H // G)
+                scores = []
+                for slot in range(first, position + 1):
+                    score = scale * sum(q[b, t, h, i] * k[b, slot, group, i] for i in range(K))
+                    if softcap is not None:
+                        score = softcap * math.tanh(score / softcap)
+                    scores.append(score)
+                shares = [math.exp(score) for score in scores]
+                total = sum(shares) + (0.0 if sinks is None else math.exp(sinks[h]))
+                for slot, share in zip(range(first, position + 1), shares, strict=True):
+                    out[b, t, h] += share / total * v[b, slot, group]
+    return out
+
+
+@pytest.mark.parametrize("window", [None, 1, 3, 100])
+@pytest.mark.parametrize("softcap", [None, 0.7])
+@pytest.mark.parametrize("with_sinks", [False, True])
+def test_attention(window: int | None, softcap: float | None, with_sinks: bool) -> None:
+    q, k, v = normal(1, B, T, H, K), normal(2, B, S, G, K), normal(3, B, S, G, V)
+    sinks = normal(4, H) if with_sinks else None
+    op = Attend(0.3, None if window is None else Dim.of(window), softcap)
+    wanted = attention(q, k, v, scale=0.3, window=window, softcap=softcap, sinks=sinks)
+    operands = [q, k, v, POSITIONS, *([] if sinks is None else [sinks])]
+    same(op.reference(*operands), wanted)
+
+
+def test_attention_is_pytorchs() -> None:
+    q, k, v = normal(1, B, S, H, K), normal(2, B, S, H, K), normal(3, B, S, H, K)
+    every = np.tile(np.arange(S), (B, 1))
+    heads_first = [tensor(x).transpose(1, 2) for x in (q, k, v)]
+    wanted = F.scaled_dot_product_attention(*heads_first, is_causal=True, scale=0.2)
+    same(Attend(0.2).reference(q, k, v, every), wanted.transpose(1, 2))
+
+
+def test_slots_that_no_query_sees_may_hold_anything() -> None:
+    q, k, v = normal(1, B, T, H, K), normal(2, B, S, G, K), normal(3, B, S, G, V)
+    wanted = Attend(0.3, Dim.of(2)).reference(q, k, v, POSITIONS)
+    for row, seen in ((0, range(4, 9)), (1, range(4))):
+        for slot in set(range(S)) - set(seen):
+            k[row, slot], v[row, slot] = np.nan, np.inf
+    same(Attend(0.3, Dim.of(2)).reference(q, k, v, POSITIONS), wanted)
+
+
+def test_attention_of_large_scores() -> None:
+    q, k, v = 1e3 * normal(1, B, T, H, K), normal(2, B, S, G, K), normal(3, B, S, G, V)
+    got = Attend(1.0).reference(q, k, v, POSITIONS)
+    assert np.isfinite(got).all()
+    assert np.abs(got).max() <= np.abs(v).max() + 1e-9
+
+
+def test_cached_rows_of_several_calls() -> None:
+    rows = np.full((2, 6, 3), np.nan)
+    x = normal(1, 2, 5, 3)
+    first, rows_1 = Cached("c").reference(x[:, :3], np.array([[0, 1, 2], [3, 0, 1]]), rows)
+    second, _ = Cached("c").reference(x[:, 3:], np.array([[3, 4], [2, 5]]), rows_1)
+    assert np.isnan(rows).all()
+    same(second[0, :5], x[0])
+    same(second[1, [3, 0, 1, 2, 5]], x[1])
+    assert np.isnan(first[1, 2]).all()
+
+
+YARN = {
+    "rope_type": "yarn",
+    "factor": 8.0,
+    "original_max_position_embeddings": 64,
+    "beta_fast": 32.0,
+    "beta_slow": 1.0,
+    "attention_factor": 1.25,
+}
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "original_max_position_embeddings": 256,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+}
+YARN_OURS = {"scaling": "yarn", "factor": 8.0, "original_max_positions": 64, "gain": 1.25}
+LLAMA3_OURS = {"scaling": "llama3", "factor": 8.0, "original_max_positions": 256}
+
+
+@pytest.mark.parametrize("width", [8, 64, 90])
+@pytest.mark.parametrize("theta", [100.0, 10000.0, 1e6])
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ({"rope_type": "linear", "factor": 4.0}, {"scaling": "linear", "factor": 4.0}),
+        (YARN, YARN_OURS),
+        (YARN | {"truncate": False}, YARN_OURS | {"truncate": False}),
+        (YARN | {"beta_fast": 8.0, "beta_slow": 2.0}, YARN_OURS | {"beta_fast": 8, "beta_slow": 2}),
+        (LLAMA3, LLAMA3_OURS),
+        (
+            LLAMA3 | {"low_freq_factor": 2.0, "high_freq_factor": 8.0},
+            LLAMA3_OURS | {"low_freq_factor": 2.0, "high_freq_factor": 8.0},
+        ),
+    ],
+)
+def test_rotations_are_those_of_transformers(
+    width: int, theta: float, theirs: dict[str, Any], ours: dict[str, Any]
+) -> None:
+    config = PretrainedConfig(
+        hidden_size=width * 2,
+        num_attention_heads=2,
+        head_dim=width,
+        max_position_embeddings=2048,
+        rope_parameters={"rope_theta": theta, **theirs},
+    )
+    config.rope_parameters = {"rope_theta": theta, **theirs}
+    frequencies, gain = ROPE_INIT_FUNCTIONS[theirs["rope_type"]](config, "cpu")
+    positions = np.array([[0, 1, 5, 300]])
+    cos, sin = Rotations(Dim.of(width), theta, "float64", **ours).reference(positions)
+    angles = positions[..., None] * frequencies.double().numpy()
+    # transformers computes frequencies in float32: at position 300 that is 3e-5 of an angle.
+    same(cos, np.cos(angles) * gain, 5e-5)
+    same(sin, np.sin(angles) * gain, 5e-5)
+
+
+@pytest.mark.parametrize("width", [2, 8, 10])
+def test_plain_rotations_turn_in_the_complex_plane(width: int) -> None:
+    """Neighbours are real and imaginary part; the scores depend on the distance alone."""
+    x, positions = normal(1, 2, 5, 3, width), np.array([[0, 1, 2, 3, 4], [9, 7, 5, 3, 1]])
+    cos, sin = Rotations(Dim.of(width), 500.0, "float64").reference(positions)
+    turned = Rope(interleaved=True).reference(x, cos, sin)
+    rates = np.array([500.0 ** (-2 * i / width) for i in range(width // 2)])
+    spins = np.exp(1j * positions[:, :, None] * rates)[:, :, None]
+    wanted = (x[..., 0::2] + 1j * x[..., 1::2]) * spins
+    same(turned[..., 0::2], wanted.real)
+    same(turned[..., 1::2], wanted.imag)
+    q, k = normal(2, width), normal(3, width)
+
+    def score(i: int, j: int) -> float:
+        at = np.array([[i, j]])
+        both = Rope(True).reference(
+            np.stack([q, k])[None], *Rotations(Dim.of(width), 500.0, "float64").reference(at)
+        )
+        return float(both[0, 0] @ both[0, 1])
+
+    same(score(7, 4), score(103, 100))
+
+
+def test_halves_are_neighbours_in_another_order() -> None:
+    x = normal(1, 2, 5, 3, 8)
+    cos, sin = Rotations(Dim.of(8), 500.0, "float64").reference(np.tile(np.arange(5), (2, 1)))
+    order = [0, 4, 1, 5, 2, 6, 3, 7]
+    halves = Rope(interleaved=False).reference(x, cos, sin)
+    same(halves[..., order], Rope(interleaved=True).reference(x[..., order], cos, sin))
+
+
+def test_rms_norm_is_pytorchs() -> None:
+    x, residual, weight = normal(1, 2, 5, 12), normal(2, 2, 5, 12), normal(3, 12)
+    for eps in (1e-6, 0.5):
+        wanted = F.rms_norm(tensor(x), (12,), tensor(weight), eps)
+        same(RmsNorm(eps).reference(x, weight), wanted)
+        same(RmsNorm(eps, offset=1.0).reference(x, weight - 1.0), wanted)
+        total, normed = AddRmsNorm(eps, offset=1.0).reference(x, residual, weight)
+        same(total, x + residual)
+        same(normed, F.rms_norm(tensor(total), (12,), tensor(weight) + 1.0, eps))
+
+
+THEIRS = {
+    "silu": F.silu,
+    "gelu": F.gelu,
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "relu": F.relu,
+}
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activations_are_pytorchs(name: str) -> None:
+    x = np.concatenate([np.linspace(-9, 9, 301), [-700.0, 700.0]])
+    same(ACTIVATIONS[name](x), THEIRS[name](tensor(x)))
+
+
+SCORES = {
+    "softmax": lambda x: torch.softmax(x, -1),
+    "sigmoid": torch.sigmoid,
+    "sqrtsoftplus": lambda x: F.softplus(x, threshold=1e6).sqrt(),
+}
+
+
+@pytest.mark.parametrize("score", SCORES)
+@pytest.mark.parametrize("groups", [1, 2, 4])
+@pytest.mark.parametrize("group_score", ["max", "top2_sum"])
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("biased", [False, True])
+def test_routing(score: str, groups: int, group_score: str, normalize: bool, biased: bool) -> None:
+    experts, top_k, top_groups = 12, 3, max(1, groups - 1)
+    logits, bias = normal(1, 2, 5, experts), 0.3 * normal(2, experts)
+    op = Route(
+        score, Dim.of(top_k), Dim.of(groups), Dim.of(top_groups), group_score, normalize, 2.5
+    )
+    index, weight = op.reference(logits, *([bias] if biased else []))
+    scores = SCORES[score](tensor(logits)).numpy()
+    for b in range(2):
+        for t in range(5):
+            choice = scores[b, t] + (bias if biased else 0.0)
+            size = experts // groups
+            worth = []
+            for g in range(groups):
+                ranked = sorted(choice[g * size : (g + 1) * size], reverse=True)
+                worth.append(ranked[0] if group_score == "max" else ranked[0] + ranked[1])
+            kept = sorted(range(groups), key=lambda g: -worth[g])[:top_groups]
+            allowed = [e for e in range(experts) if groups == 1 or e // size in kept]
+            wanted = sorted(allowed, key=lambda e: -choice[e])[:top_k]
+            shares = np.array([scores[b, t, e] for e in wanted])
+            shares = 2.5 * (shares / shares.sum() if normalize else shares)
+            assert index[b, t].tolist() == wanted
+            same(weight[b, t], shares)
+
+
+def test_ties_go_to_the_first_expert() -> None:
+    index, _ = Route("softmax", Dim.of(2), Dim.of(2), Dim.of(1)).reference(np.zeros((1, 1, 6)))
+    assert index.tolist() == [[[0, 1]]]
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_experts(activation: str) -> None:
+    x, index = (
+        normal(1, 2, 5, 12),
+        np.random.default_rng(2).permuted(np.tile(np.arange(4), (2, 5, 1)), axis=-1)[..., :3],
+    )
+    weight = normal(3, 2, 5, 3)
+    gate, up, down = normal(4, 4, 7, 12), normal(5, 4, 7, 12), normal(6, 4, 12, 7)
+    wanted = np.zeros_like(x)
+    for b in range(2):
+        for t in range(5):
+            for e, share in zip(index[b, t], weight[b, t], strict=True):
+                row = tensor(x[b, t])
+                lifted = THEIRS[activation](F.linear(row, tensor(gate[e])))
+                hidden = lifted * F.linear(row, tensor(up[e]))
+                wanted[b, t] += share * F.linear(hidden, tensor(down[e])).numpy()
+    same(Experts(activation).reference(x, index, weight, gate, up, down), wanted)
+    gate_up = np.concatenate([gate, up], axis=1)
+    same(FusedExperts(activation).reference(x, index, weight, gate_up, down), wanted)
