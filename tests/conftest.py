@@ -32,3 +32,7 @@ def registry() -> Registry:
 def root() -> Path:
     """The repository."""
     return Path(__file__).parents[1]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-golden", action="store_true", help="write tests/golden anew")
