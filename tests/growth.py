@@ -69,8 +69,10 @@ class Growth:
         return first
 
     def _finish(self, *outputs: Value) -> Block:
+        """Close the graph, with or without what nothing reads."""
         self.graph.outputs = outputs
-        self.graph.prune()
+        if self.draw(st.booleans()):
+            self.graph.prune()
         self.block.graphs = {PHASES: self.graph}
         self.block.drop_unread()
         written = {
@@ -180,8 +182,9 @@ class Growth:
         return self.op.clamp(self.x, low=low, high=high)
 
     def activation(self) -> Value:
-        functions = ["silu", "gelu", "gelu_tanh", "relu"]
-        return self.op.activation(self.x, function=self.draw(st.sampled_from(functions)))
+        functions = ["silu", "gelu", "gelu_tanh", "relu", "relu"]
+        y = self.op.activation(self.x, function=self.draw(st.sampled_from(functions)))
+        return self.op.mul(y, y) if self.draw(st.booleans()) else y
 
     def rms_norm(self) -> Value:
         weight = self.param("norm", (HIDDEN,))
