@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,15 +60,22 @@ def check_types(block: Block) -> None:
 def check_weights(before: Block, after: Block) -> None:
     """Every element of every weight is still read, and held no more often; raises `ProofError`."""
     was, now = _held(before), _held(after)
+    unused = [_pattern(name) for name in after.unused]
     for tensor, counts in was.items():
         held = now.get(tensor, np.zeros_like(counts))
-        if tensor not in after.unused and np.any((held == 0) & (counts > 0)):
+        lost = np.any((held == 0) & (counts > 0))
+        if lost and not any(pattern.fullmatch(tensor) for pattern in unused):
             raise ProofError(f"block {after.name}: a part of {tensor} is no longer read")
     for tensor, counts in now.items():
         if tensor not in was:
             raise ProofError(f"block {after.name}: {tensor} was not read before")
         if np.any(counts > was[tensor]):
             raise ProofError(f"block {after.name}: a part of {tensor} is held more than once")
+
+
+def _pattern(name: str) -> re.Pattern[str]:
+    """What a tensor's name is once its indices are numbers."""
+    return re.compile(re.sub(r"\\{[a-z]+\\}", "[0-9]+", re.escape(name)))
 
 
 def _held(block: Block) -> dict[str, Any]:

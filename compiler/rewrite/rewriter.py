@@ -102,11 +102,12 @@ class Rewriter:
 
     def prune(self) -> list[str]:
         """Drop what no output needs; weights that only it read are declared to be unused."""
-        read = {value.name for value in self.graph.params}
         dropped = self.graph.prune()
-        for name in read.intersection(dropped):
-            refs = self.block.params[name].program.refs()
-            self.block.unused = tuple(dict.fromkeys((*self.block.unused, *(r.name for r in refs))))
+        read = {value.name for graph in self.block.graphs.values() for value in graph.params}
+        for name in dropped:
+            if name in self.block.params and name not in read:
+                refs = (ref.name for ref in self.block.params[name].program.refs())
+                self.block.unused = tuple(dict.fromkeys((*self.block.unused, *refs)))
         return dropped
 
     def refuse(self, node: Node | str, reason: str) -> None:
@@ -116,8 +117,6 @@ class Rewriter:
     def commit(self) -> None:
         """Settle the block after a pass: unread parameters and caches go, names are taken over."""
         self.block.drop_unread()
-        read = {ref.name for p in self.block.params.values() for ref in p.program.refs()}
-        self.block.unused = tuple(name for name in self.block.unused if name not in read)
         written = {
             node.op.attributes()["cache"]
             for graph in self.block.graphs.values()

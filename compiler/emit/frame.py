@@ -1,0 +1,204 @@
+"""What the classes of `model.py` share: names, what flows between layers, and their writers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..ir.dims import Which
+from ..ir.graph import Graph, Node, Value
+from ..ir.lines import print_call
+from ..ir.model import EMBED, HEAD, Block, Param
+from ..ir.reach import caches_read, windows
+from ..ir.weights import Each
+from ..schedule.code import Code, name
+from ..schedule.select import Plan
+from .body import RESERVED, Writer
+from .layout import statement
+
+TAKEN = frozenset(
+    {
+        *("Any", "Cache", "Callable", "ClassVar", "Config", "Held", "Iterator", "LayerCache"),
+        *("Model", "Part", "Path", "Sequence", "Step", "Tensor"),
+    }
+)
+"""What `model.py` and `weights.py` already call something."""
+WIDE = "torch.promote_types(dtype, torch.float32)"
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A plan as seen by those who write its classes."""
+
+    plan: Plan
+    which: Which
+    trace: bool = False
+    """Let every function tell `trace` what it computes: to find where a package differs."""
+
+    @property
+    def functions(self) -> list[tuple[str, list[str]]]:
+        """The functions to import, by the emitted file that holds them."""
+        files: dict[str, set[str]] = {}
+        for kernel in self.plan.used():
+            if kernel.functions:
+                files.setdefault(kernel.stem(), set()).update(kernel.functions)
+        return [(stem, sorted(files[stem])) for stem in sorted(files)]
+
+    @property
+    def stream(self) -> tuple[str, ...]:
+        """What flows from layer to layer, as variables."""
+        return _stream(next(iter(self.block(self.layer_blocks[0]).graphs.values())))
+
+    @property
+    def stream_type(self) -> Code:
+        return Code("Tensor" if len(self.stream) == 1 else f"tuple[{tensors_of(len(self.stream))}]")
+
+    @property
+    def layer_blocks(self) -> list[str]:
+        return [name for name in self.plan.model.blocks if name not in (EMBED, HEAD)]
+
+    def class_name(self, block: str) -> str:
+        """The class of a block; one that the model has already is told apart."""
+        title = "".join(word[:1].upper() + word[1:] for word in block.split("_"))
+        return f"{title}Layer" if title in TAKEN else title
+
+    def tied(self, block: str, param: str) -> str | None:
+        """The embedding's parameter that a parameter of the head is, if it is one."""
+        if block != HEAD:
+            return None
+        program = self.block(HEAD).params[param].program
+        same = [n for n, p in self.block(EMBED).params.items() if p.program == program]
+        return same[0] if same else None
+
+    @property
+    def invariants(self) -> dict[str, tuple[str, Node, Graph]]:
+        """What depends on positions alone, and so is computed once for all layers.
+
+        Maps the printed op to the block that first has it, its node and its graph.
+        """
+        found: dict[str, tuple[str, Node, Graph]] = {}
+        for block in self.layer_blocks:
+            for graph in self.block(block).graphs.values():
+                for node in invariant_nodes(graph):
+                    assert node.op is not None
+                    key = print_call(node.op, graph.operands(node))
+                    found.setdefault(key, (block, node, graph))
+        return found
+
+    def shared(self) -> dict[str, tuple[str, ...]]:
+        """The variables of each invariant, unique in the model."""
+        variables: dict[str, tuple[str, ...]] = {}
+        taken = set(self.stream) | {"positions", "tokens"}
+        for key, (_, node, _) in self.invariants.items():
+            names = []
+            for value in node.results:
+                choices = (value.name if i < 2 else f"{value.name}_{i}" for i in range(1, 10**6))
+                names.append(next(c for c in choices if c not in taken))
+                taken.add(names[-1])
+            variables[key] = tuple(names)
+        return variables
+
+    @property
+    def layer_arguments(self) -> tuple[str, ...]:
+        """What every layer is called with, but for its cache."""
+        shared = [variable for names in self.shared().values() for variable in names]
+        return (*self.stream, "positions", *shared)
+
+    def parameters(self, block: Block, params: Mapping[str, Param]) -> list[str]:
+        lines: list[str] = []
+        for key, param in params.items():
+            sizes = [d.at(self.which) for d in param.program.shape]
+            wide = param.dtype != self.plan.model.dtype
+            dtype = WIDE if wide else "dtype"
+            family = isinstance(param.program, Each)
+            arguments = f"{', '.join(map(str, sizes[1:] if family else sizes))}, dtype={dtype}"
+            initial = _initial(block, key)
+            made = f"nn.Parameter(torch.{initial}({arguments}))"
+            if initial == "normal":
+                made = f"normal({arguments})"
+            if family:
+                made = f"nn.ParameterList({made} for _ in range({sizes[0]}))"
+            lines += statement(f"self.{key} = {made}", 8)
+        return lines
+
+    def writer(
+        self,
+        block: Block,
+        phases: tuple[str, ...],
+        graph: Graph,
+        given: Mapping[str, Code],
+        indent: int,
+    ) -> Writer:
+        params = {
+            v.name: name(f"self.{self.tied(block.name, v.name) or v.name}") for v in graph.params
+        }
+        functions = {f for _, names in self.functions for f in names}
+
+        kept = windows(block)
+        read = {n.name: cache for n, (cache, *_) in caches_read(graph) if cache in kept}
+
+        def kernel(node: Node) -> Any:
+            return self.plan.kernel(block.name, phases, node.name)
+
+        return Writer(
+            graph,
+            kernel,
+            phases,
+            {**given, **params},
+            self.which,
+            indent,
+            reserved=RESERVED | functions | set(self.layer_arguments) - set(self.stream),
+            windows=read,
+            block=block.name,
+            trace=self.trace,
+        )
+
+    def block(self, block: str) -> Block:
+        return self.plan.model.blocks[block]
+
+
+def invariant_nodes(graph: Graph) -> Iterator[Node]:
+    """The ops that read nothing but positions."""
+    for node in graph.nodes():
+        if node.op is None or node.op.stateful:
+            continue
+        sources = {v.name for v in graph.operands(node)}
+        if sources == {"positions"}:
+            yield node
+
+
+def stream_values(graph: Graph) -> tuple[Value, ...]:
+    return tuple(v for v in graph.inputs if v.name not in ("tokens", "positions"))
+
+
+def _stream(graph: Graph) -> tuple[str, ...]:
+    return tuple(v.name for v in stream_values(graph))
+
+
+def _initial(block: Block, param: str) -> str:
+    """How a parameter starts out, as the op that reads it says."""
+    for graph in block.graphs.values():
+        values = [v for v in graph.params if v.name == param]
+        for value in values:
+            for node in graph.users(value):
+                assert node.op is not None
+                names = node.op.operand_names()
+                slot = graph.operands(node).index(value)
+                return node.op.initial(names[min(slot, len(names) - 1)])
+    return "normal"
+
+
+def definition(method: str, arguments: list[str], result: str) -> tuple[str, ...]:
+    line = f"    def {method}({', '.join(arguments)}) -> {result}:"
+    if len(line) <= 100:
+        return (line,)
+    inside = f"        {', '.join(arguments)}"
+    if len(inside) <= 100:
+        return (f"    def {method}(", inside, f"    ) -> {result}:")
+    each = (f"        {argument}," for argument in arguments)
+    return (f"    def {method}(", *each, f"    ) -> {result}:")
+
+
+def tensors_of(count: int) -> str:
+    return ", ".join(["Tensor"] * count)
