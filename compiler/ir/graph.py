@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import networkx as nx
@@ -154,11 +154,12 @@ class Graph:
     def replace(self, old: Sequence[Value], new: Sequence[Value]) -> None:
         """Point every use of each old value at the new one, but for uses that `new` comes from.
 
-        A new value of another type is an error. What nothing reads any more is dropped, and a new
-        value takes the name of the old one that is gone, if somebody had named that.
+        A new value of another type is an error. What nothing reads any more is dropped, but not
+        what nothing ever read; a new value takes the name of the old one that is gone, if somebody
+        had named that.
         """
         named = [not self.node(value).anonymous for value in dict.fromkeys(old)]
-        keep = self.ancestors(new)
+        keep, made = self.ancestors(new), self.ancestors(old)
         for before, after in zip(old, new, strict=True):
             if before.type != after.type:
                 raise GraphError(f"%{before.name} is {before.type}, its replacement {after.type}")
@@ -171,18 +172,26 @@ class Graph:
         self._move_before(old[0], keep)
         swap = dict(zip(old, new, strict=True))
         self.outputs = tuple(swap.get(v, v) for v in self.outputs)
-        self.prune()
+        self.prune(keep | made)
         for (before, after), own_name in zip(swap.items(), named, strict=True):
             gone = own_name and before.name not in self._producer and after.name in self._producer
             if gone and self.node(after).kind == "op":  # a parameter's name is the block's
                 self.rename(after.name, before.name)
 
-    def prune(self) -> list[str]:
-        """Drop the ops and parameters that no output needs; return the values dropped."""
-        live = self.ancestors(self.outputs)
-        dead = [n for n in map(self._node, list(self._nx)) if n.name not in live]
-        dropped = [v.name for n in dead if n.kind != "input" for v in n.results]
-        self._nx.remove_nodes_from([n.name for n in dead if n.kind != "input"])
+    def prune(self, among: Collection[str] | None = None) -> list[str]:
+        """Drop the ops and parameters that nothing needs; return the values dropped.
+
+        With `among`, only nodes of those names, as far as no other node reads them.
+        """
+        returned = {self._producer[value.name][0] for value in self.outputs}
+        dead = set[str]()
+        for node in reversed(list(self.nodes())):
+            may = node.kind != "input" and (among is None or node.name in among)
+            read = any(user not in dead for user in self._nx.successors(node.name))
+            if may and not read and node.name not in returned:
+                dead.add(node.name)
+        dropped = [v.name for n in map(self._node, self._nx) if n.name in dead for v in n.results]
+        self._nx.remove_nodes_from(dead)
         for name in dropped:
             del self._producer[name]
         return dropped

@@ -97,8 +97,9 @@ class Rewriter:
 
     def returns(self, *values: Value) -> None:
         """Let the block return these values, and drop what nothing reads any more."""
+        before = self.graph.ancestors(self.graph.outputs)
         self.graph.outputs = values
-        self.graph.prune()
+        self.graph.prune(before)
 
     def prune(self) -> list[str]:
         """Drop what no output needs; weights that only it read are declared to be unused."""
