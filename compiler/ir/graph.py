@@ -172,7 +172,7 @@ class Graph:
         self._move_before(old[0], keep)
         swap = dict(zip(old, new, strict=True))
         self.outputs = tuple(swap.get(v, v) for v in self.outputs)
-        self.prune(keep | made)
+        self.prune(made - keep)
         for (before, after), own_name in zip(swap.items(), named, strict=True):
             gone = own_name and before.name not in self._producer and after.name in self._producer
             if gone and self.node(after).kind == "op":  # a parameter's name is the block's
