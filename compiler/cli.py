@@ -85,7 +85,14 @@ def import_(configuration: Path, output: Path | None, name: str | None) -> None:
     Nothing of it is executed. A field that changes the meaning and is not modelled is an error.
     """
     from .driver import Compiler
+    from .errors import ArchsmithError
+    from .spec.fields import NAME
 
+    if name is not None and not NAME.fullmatch(name):
+        raise ArchsmithError(f"--name: {name!r} is not a name; letters, digits, - and _ make one")
+    source = configuration / "config.json" if configuration.is_dir() else configuration
+    if output is not None and output.exists() and source.exists() and output.samefile(source):
+        raise ArchsmithError(f"-o: {output} is the configuration itself")
     text, warnings = Compiler.installed("cpu").read_configuration(configuration, name)
     if warnings:
         click.echo(warnings, err=True)

@@ -36,8 +36,8 @@ def generate(
     kind = None if dtype is None else getattr(torch, dtype, None)
     if dtype is not None and not isinstance(kind, torch.dtype):
         raise ArchsmithError(f"torch has no dtype {dtype!r}")
-    torch.manual_seed(seed)
     try:
+        torch.manual_seed(seed)
         if weights is not None:
             model = module.load(weights, device=device, dtype=kind)
         else:
@@ -51,7 +51,7 @@ def generate(
             top_p=top_p,
             generator=torch.Generator(device).manual_seed(seed),
         )
-    except (ValueError, FileNotFoundError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError, AssertionError) as error:  # as torch has it
         raise ArchsmithError(str(error)) from None
     return [int(token) for token in out[0]]
 

@@ -19,7 +19,7 @@ from .layout import statement
 
 TAKEN = frozenset(
     {
-        *("Any", "Cache", "Callable", "ClassVar", "Config", "Held", "Iterator", "LayerCache"),
+        *("F", "Any", "Cache", "Callable", "ClassVar", "Config", "Held", "Iterator", "LayerCache"),
         *("Model", "Part", "Path", "Sequence", "Step", "Tensor"),
     }
 )

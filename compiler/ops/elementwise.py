@@ -143,8 +143,14 @@ def _broadcast(x: TensorType, y: TensorType) -> TensorType:
     return x
 
 
+def sigmoid(x: Array) -> Array:
+    """`1 / (1 + exp(-x))`, in a form that overflows nowhere."""
+    small = np.exp(-np.abs(x))
+    return np.where(x >= 0, 1.0, small) / (1 + small)
+
+
 def _silu(x: Array) -> Array:
-    return x * np.exp(-np.logaddexp(0.0, -x))  # without overflow where x is far below zero
+    return x * sigmoid(x)
 
 
 def _gelu_tanh(x: Array) -> Array:

@@ -10,7 +10,7 @@ import numpy as np
 from ..ir.dims import ONE, Dim
 from ..ir.op import Array, Indices, Op, require
 from ..ir.types import TensorType
-from .elementwise import ACTIVATIONS
+from .elementwise import ACTIVATIONS, sigmoid
 
 
 def _softmax(x: Array) -> Array:
@@ -18,17 +18,14 @@ def _softmax(x: Array) -> Array:
     return weights / weights.sum(-1, keepdims=True)
 
 
-def _sigmoid(x: Array) -> Array:
-    return np.exp(-np.logaddexp(0.0, -x))
-
-
 def _sqrtsoftplus(x: Array) -> Array:
-    return np.sqrt(np.logaddexp(0.0, x))
+    """`sqrt(log(1 + exp(x)))`, in a form that overflows nowhere."""
+    return np.sqrt(np.maximum(x, 0.0) + np.log1p(np.exp(-np.abs(x))))
 
 
 SCORES: Mapping[str, Callable[[Array], Array]] = {
     "softmax": _softmax,
-    "sigmoid": _sigmoid,
+    "sigmoid": sigmoid,
     "sqrtsoftplus": _sqrtsoftplus,
 }
 

@@ -134,10 +134,12 @@ class Runner:
                     made = self._twin(block)
                     if made is before:
                         continue
-                    check_types(block)
+                    if len(block.graphs) == 1:
+                        check_types(block)
                     proofs.append(prove(before, made) if self.numeric else Proof(0, 0.0))
                     before = made
-            # Only now have all phases their new weights, and none the old ones.
+            # Only now have all phases their new weights and caches, and none the old ones.
+            check_types(block)
             check_weights(given, block)
             block.merge()
         return proofs, refusals
