@@ -271,21 +271,9 @@ class Growth:
 STEPS: Mapping[str, Callable[[Growth], Value]] = {
     step.__name__: step
     for step in (
-        Growth.add,
-        Growth.mul,
-        Growth.scale,
-        Growth.softcap,
-        Growth.clamp,
-        Growth.activation,
-        Growth.rms_norm,
-        Growth.add_rms_norm,
-        Growth.split,
-        Growth.rope,
-        Growth.expand,
-        Growth.attend,
-        Growth.experts,
-        Growth.fused_experts,
-        Growth.zeros,
+        *(Growth.add, Growth.mul, Growth.scale, Growth.softcap, Growth.clamp, Growth.activation),
+        *(Growth.rms_norm, Growth.add_rms_norm, Growth.split, Growth.rope, Growth.expand),
+        *(Growth.attend, Growth.experts, Growth.fused_experts, Growth.zeros),
     )
 }
 

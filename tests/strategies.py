@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from archsmith.compiler.components.building.assemble import assemble
@@ -34,7 +35,7 @@ def trees(draw: st.DrawFn) -> Tree:
         "local": draw(_gqa(shape)),
         "latent": draw(_mla()),
     }
-    names = draw(st.sampled_from([["dense"], ["dense", "sparse"], ["a", "b-2", "c"]]))
+    names = draw(st.sampled_from([["dense"], ["sparse"], ["dense", "b-2"], ["a", "b", "c"]]))
     attention = draw(st.sampled_from([["attention"], ["latent"], ["attention", "local"]]))
     blocks = {name: draw(_steps(attention)) for name in names}
     layers: list[Tree] = [{"repeat": draw(st.integers(1, 5)), "block": name} for name in names]
@@ -64,9 +65,17 @@ def specs(registry: Registry) -> st.SearchStrategy[Spec]:
     return trees().map(lambda tree: from_tree(tree, registry.components))
 
 
-def assembled(registry: Registry) -> st.SearchStrategy[Model]:
-    """The models of random specs."""
-    return specs(registry).map(lambda spec: assemble(spec, registry.ops))
+def assembled(registry: Registry, largest: int = 20_000) -> st.SearchStrategy[Model]:
+    """The models of random specs; none whose `largest` parameter at probe sizes takes long."""
+    built = specs(registry).map(lambda spec: assemble(spec, registry.ops))
+    return built.filter(lambda model: max(_probes(model)) <= largest)
+
+
+def _probes(model: Model) -> Iterator[int]:
+    """The number of entries of each parameter at probe sizes."""
+    for block in model.blocks.values():
+        for param in block.params.values():
+            yield math.prod(dim.probe for dim in param.program.shape)
 
 
 def grown(registry: Registry) -> st.SearchStrategy[Model]:

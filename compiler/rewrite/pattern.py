@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from ..ir.graph import Graph, Node, Value
+from ..ir.op import Op
 from .passes import Pass
 from .rewriter import Rewriter
 
@@ -43,21 +44,19 @@ class PatternOps:
         return call
 
 
-@dataclass
+@dataclass(frozen=True)
 class Match:
-    """What the parts of a pattern stand for, or the first reason why they stand for nothing."""
+    """What the parts of a pattern stand for."""
 
-    values: dict[Variable | Call, Value] = field(default_factory=dict)
-    ops: dict[str, Any] = field(default_factory=dict)
-    reason: str | None = None
+    values: Mapping[Variable | Call, Value] = field(default_factory=dict)
+    ops: Mapping[str, Op] = field(default_factory=dict)
 
-    def fail(self, reason: str) -> bool:
-        self.reason = self.reason or reason
-        return False
+    def bound(self, part: Variable | Call, value: Value, **ops: Op) -> Match:
+        return Match({**self.values, part: value}, {**self.ops, **ops})
 
     def named(self) -> dict[str, Any]:
         variables = {k.name: v for k, v in self.values.items() if isinstance(k, Variable)}
-        return variables | self.ops
+        return variables | dict(self.ops)
 
 
 @dataclass(frozen=True)
@@ -88,10 +87,10 @@ class RewritePass(Pass):
             if node is None or node.op is None or node.op.name != roots[-1].op:
                 continue
             match = self._match(graph, node, roots)
-            if match.reason is None:
-                match.reason = self._call(self.check, rewriter, match)
-            if match.reason is not None:
-                rewriter.refuse(node, match.reason)
+            if isinstance(match, Match):
+                match = self._call(self.check, rewriter, match) or match
+            if not isinstance(match, Match):
+                rewriter.refuse(node, match)
                 continue
             old = [match.values[root] for root in roots]
             graph.scope = node.scope
@@ -111,66 +110,99 @@ class RewritePass(Pass):
             return method(**given)
         return method(**{p.name: given[p.name] for p in parameters})
 
-    def _match(self, graph: Graph, node: Node, roots: tuple[Call, ...]) -> Match:
-        match = Match()
+    def _match(self, graph: Graph, node: Node, roots: tuple[Call, ...]) -> Match | str:
+        """The pattern on a node, or why it is not there."""
+        why: list[str] = []
         last = roots[-1]
-        if not _bind(graph, last, node.results[last.index], match):
-            return match
-        missing = [root for root in roots if root not in match.values]
-        if missing:
-            match.fail(f"the pattern does not reach its {missing[0].op} from its {last.op}")
-            return match
-        kept = {match.values[root] for root in roots}
-        calls = [value for key, value in match.values.items() if isinstance(key, Call)]
-        inside = {graph.node(value).name for value in calls}
-        for name in inside:
-            for value in next(graph.node(v) for v in calls if graph.node(v).name == name).results:
-                if value in kept:
-                    continue
-                outside = [user for user in graph.users(value) if user.name not in inside]
-                if outside:
-                    match.fail(f"%{value.name} is also read by %{outside[0].name}")
-                elif value in graph.outputs:
-                    match.fail(f"%{value.name} is also returned by the block")
-        return match
+        match = next(_bind(graph, last, node.results[last.index], Match(), why), None)
+        if match is None:
+            return why[0]
+        for root in roots:
+            if root not in match.values:
+                beside = [k for k in match.values if k == replace(root, index=_index(k))]
+                if not beside:
+                    return f"the pattern does not reach its {root.op} from its {last.op}"
+                match = match.bound(root, graph.node(match.values[beside[0]]).results[root.index])
+        return _escapes(graph, match, {match.values[root] for root in roots}) or match
 
 
-def _bind(graph: Graph, want: Variable | Call, have: Value, match: Match) -> bool:
-    """Let `want` stand for `have`, if it can; a failed attempt leaves the match as it was."""
+def _escapes(graph: Graph, match: Match, kept: set[Value]) -> str | None:
+    """Say who else reads a value that would be gone: one that is matched, but not `kept`."""
+    nodes = {graph.node(v).name: graph.node(v) for k, v in match.values.items() if _index(k) >= 0}
+    for node in nodes.values():
+        for value in node.results:
+            if value in kept:
+                continue
+            outside = [user for user in graph.users(value) if user.name not in nodes]
+            if outside:
+                return f"%{value.name} is also read by %{outside[0].name}"
+            if value in graph.outputs:
+                return f"%{value.name} is also returned by the block"
+    return None
+
+
+def _bind(
+    graph: Graph, want: Variable | Call, have: Value, match: Match, why: list[str]
+) -> Iterator[Match]:
+    """Every way to let `want` stand for `have`; `why` gathers the reasons where one fails."""
     if want in match.values:
         if match.values[want] == have:
-            return True
-        return match.fail(f"%{have.name} is not %{match.values[want].name}")
+            yield match
+        else:
+            why.append(f"%{have.name} is not %{match.values[want].name}")
+        return
     if isinstance(want, Variable):
-        match.values[want] = have
-        return True
+        yield match.bound(want, have)
+        return
     node = graph.node(have)
-    if node.op is None or node.op.name != want.op:
-        found = node.kind if node.op is None else node.op.name
-        return match.fail(f"%{have.name} is {_a(found)}, the pattern wants {_a(want.op)}")
-    if node.results[want.index] != have:
-        return match.fail(f"%{have.name} is another result of {want.op} than the pattern wants")
-    for name, value in want.attributes:
-        given = node.op.attributes()[name]
-        if given != value:
-            return match.fail(f"{name} of %{have.name} is {given}, not {value}")
+    reason = _differs(graph, want, have, node)
+    if reason is not None or node.op is None:
+        why.append(str(reason))
+        return
     operands = graph.operands(node)
-    if len(operands) != len(want.operands):
-        return match.fail(f"%{have.name} has {len(operands)} operands, not {len(want.operands)}")
     orders = [operands]
     if node.op.commutative and operands[0] != operands[1]:
         orders.append(operands[::-1])
-    reasons = []
+    bind = {want.bind: node.op} if want.bind else {}
     for order in orders:
-        attempt = Match(dict(match.values), dict(match.ops))
-        if all(_bind(graph, w, h, attempt) for w, h in zip(want.operands, order, strict=True)):
-            match.values, match.ops = attempt.values, attempt.ops
-            match.values[want] = have
-            if want.bind:
-                match.ops[want.bind] = node.op
-            return True
-        reasons.append(attempt.reason)
-    return match.fail(next(filter(None, reasons), f"%{have.name} does not fit"))
+        for found in _bind_all(graph, want.operands, order, match, why):
+            yield found.bound(want, have, **bind)
+
+
+def _bind_all(
+    graph: Graph,
+    wants: tuple[Variable | Call, ...],
+    haves: tuple[Value, ...],
+    match: Match,
+    why: list[str],
+) -> Iterator[Match]:
+    if not wants:
+        yield match
+        return
+    for found in _bind(graph, wants[0], haves[0], match, why):
+        yield from _bind_all(graph, wants[1:], haves[1:], found, why)
+
+
+def _differs(graph: Graph, want: Call, have: Value, node: Node) -> str | None:
+    """Say in what an op differs from the one wanted, its operands' meaning aside."""
+    if node.op is None or node.op.name != want.op:
+        found = node.kind if node.op is None else node.op.name
+        return f"%{have.name} is {_a(found)}, the pattern wants {_a(want.op)}"
+    if node.results[want.index] != have:
+        return f"%{have.name} is another result of {want.op} than the pattern wants"
+    for name, value in want.attributes:
+        given = node.op.attributes()[name]
+        if given != value:
+            return f"{name} of %{have.name} is {given}, not {value}"
+    count = len(graph.operands(node))
+    if count != len(want.operands):
+        return f"%{have.name} has {count} operands, not {len(want.operands)}"
+    return None
+
+
+def _index(part: Variable | Call) -> int:
+    """Which result of its op a part stands for; a variable is none."""
+    return part.index if isinstance(part, Call) else -1
 
 
 def _a(name: str) -> str:

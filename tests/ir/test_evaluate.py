@@ -40,7 +40,7 @@ def test_sizes_and_probes(registry: Registry) -> None:
     graph.outputs = op.split(x, sizes=(Dim(6, 1), Dim(2, 2)), name=("a", "b"))
     for which, width, sizes in (("size", 8, (6, 2)), ("probe", 3, (1, 2))):
         given = np.arange(2 * 5 * width, dtype=float).reshape(2, 5, width)
-        values, after = Evaluation.of(graph, which)({"x": given}, {})  # type: ignore[arg-type]
+        values, after = Evaluation.of(graph, which)({"x": given}, {})
         assert (values["a"].shape[-1], values["b"].shape[-1]) == sizes
         assert np.array_equal(np.concatenate([values["a"], values["b"]], -1), given)
         assert after == {}

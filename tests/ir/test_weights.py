@@ -32,8 +32,8 @@ def read(name: str, shape: tuple[int, ...]) -> Any:
 
 def evaluate(program: Program, **index: int) -> Any:
     for which in ("size", "probe"):
-        value = program.evaluate(which, read, index)  # type: ignore[arg-type]
-        assert value.shape == tuple(d.at(which) for d in program.shape)  # type: ignore[arg-type]
+        value = program.evaluate(which, read, index)
+        assert value.shape == tuple(d.at(which) for d in program.shape)
     return value
 
 

@@ -14,6 +14,7 @@ from ...ir.model import Block, Param
 from ...ir.op import Op
 from ...ir.types import TensorType
 from ...ir.weights import Each, Program, Ref, Unflatten
+from ...spec.fields import identifier
 from ...spec.schema import Spec
 from ..component import Component
 from .probes import Probes
@@ -130,7 +131,7 @@ class Site:
         """The rows of the whole context of x [B, T, ...], kept in a cache of that name."""
         cache = name
         while cache in self.block.caches:
-            cache = f"{self.part}_{cache}"
+            cache = f"{identifier(self.part)}_{cache}"
         rows: Value = self.op.cached(x, self.positions, cache=cache, name=name)
         self.block.caches[cache] = rows.type
         return rows
@@ -172,7 +173,8 @@ class Site:
         if LAYER not in name:
             raise GraphError(f"{self.part}: two weights of the block are called {name}")
         for use in count(1):
-            place = f"{self.part}." if use == 1 else f"{self.part}_{use}."
+            part = identifier(self.part)
+            place = f"{part}." if use == 1 else f"{part}_{use}."
             other = name.replace(LAYER, LAYER + place, 1)
             if other not in taken:
                 break
@@ -181,7 +183,7 @@ class Site:
     def _default(self, role: str) -> str:
         names = self.component.tensors
         if role not in names:
-            return f"{LAYER}{self.part}.{role}"
+            return f"{LAYER}{identifier(self.part)}.{role}"
         return LAYER + names[role]
 
 
