@@ -12,19 +12,22 @@ demo: env
 test: env
 	$(BIN)/python -m pytest -n 2
 
+# What is quickest comes first.
 lint: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/mypy
 
 env: $(VENV)/.ready
 
-# Torch first, by its constraint: a later version would draw gigabytes for graphics cards.
-$(VENV)/.ready: pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "archsmith needs Python 3.11 or newer")'
+# setuptools by itself, since the editable installs build with what is there; then torch, the one
+# large download, so that a set-up that is cut off does not fetch it again.
+$(VENV)/.ready: pyproject.toml constraints.txt examples/custom_pass/pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "archsmith needs Python 3.11 or newer: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --constraint constraints.txt "setuptools>=77" torch
+	$(BIN)/pip install --constraint constraints.txt "setuptools>=77"
+	$(BIN)/pip install --constraint constraints.txt torch
 	$(BIN)/pip install --constraint constraints.txt --no-build-isolation --editable ".[torch,dev]"
 	$(BIN)/pip install --no-deps --no-build-isolation --editable examples/custom_pass
 	touch $@

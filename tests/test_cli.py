@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from archsmith.compiler.cli import main
+from archsmith.compiler.ir.graph import Value
+from archsmith.compiler.ops.norm import RmsNorm
+from archsmith.compiler.plugins import Registry
+from archsmith.compiler.spec.explain import codes
+from archsmith.compiler.views import KINDS
+from archsmith.passes.fuse_add_rms_norm import FuseAddRmsNorm
 from click.testing import CliRunner, Result
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -27,6 +36,12 @@ SURFACE = {
     ],
     "schema": ["output"],
 }
+
+
+@pytest.fixture(autouse=True)
+def _reproducers(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a failure leaves to be looked at goes where the tests' own files go."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path_factory.mktemp("left")))
 
 
 def run(*arguments: str) -> Result:
@@ -130,6 +145,103 @@ def test_import_build_and_run(tmp_path: Path) -> None:
     result = run("run", str(package), "--tokens", "1,2,3", "--max-new", "5")
     assert result.exit_code == 0, result.stderr
     assert len(result.stdout.strip().split(",")) == 5
+
+
+def test_a_build_leaves_stdout_alone_and_an_edited_file_too(tmp_path: Path) -> None:
+    package = tmp_path / "package"
+    built = run("build", TINY, "-o", str(package), "--no-proof", "--verify-each", "structure")
+    assert (built.exit_code, built.stdout) == (0, "")
+    assert "not proved: asked not to" in " ".join(built.stderr.split())
+    (package / "model.py").write_text("# mine\n")
+    again = run("build", TINY, "-o", str(package), "--no-proof")
+    assert (again.exit_code, again.stdout) == (1, "")
+    assert "  model.py\n" in again.stderr
+    assert (package / "model.py").read_text() == "# mine\n"
+    assert run("build", TINY, "-o", str(package), "--no-proof", "--force").exit_code == 0
+    assert (package / "model.py").read_text() != "# mine\n"
+
+
+def test_a_proof_that_fails_is_exit_3_and_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong(
+        self: FuseAddRmsNorm, op: Any, *, x: Value, weight: Value, norm: RmsNorm, **_: Any
+    ) -> Any:
+        return op.add_rms_norm(x, x, weight, **norm.attributes())  # the residual is forgotten
+
+    monkeypatch.setattr(FuseAddRmsNorm, "rewrite", wrong)
+    result = run("build", TINY, "-o", str(tmp_path / "package"))
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert "error: pass fuse-add-rms-norm: block " in result.stderr
+    (found,) = re.findall(r"`archsmith opt (\S+) --passes fuse-add-rms-norm`", result.stderr)
+    assert run("opt", found, "--passes", "fuse-add-rms-norm").exit_code == 3
+    assert not (tmp_path / "package").exists()
+
+
+def test_without_torch_a_build_says_so_and_run_is_exit_4(tmp_path: Path) -> None:
+    hidden = tmp_path / "hidden" / "torch"
+    hidden.mkdir(parents=True)
+    (hidden / "__init__.py").write_text("raise ImportError('torch is not here')\n")
+    environment = {**os.environ, "PYTHONPATH": str(hidden.parent)}
+
+    def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+        line = [sys.executable, "-m", "archsmith.compiler", *arguments]
+        return subprocess.run(
+            line, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+
+    built = command("build", TINY, "-o", "package", "--json")
+    assert built.returncode == 0, built.stderr
+    report = json.loads(built.stdout)
+    assert report["package"] is None
+    assert "torch" in report["unproved"]
+    ran = command("run", "package", "--tokens", "1")
+    assert (ran.returncode, ran.stdout) == (4, "")
+    assert "torch is not here" in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+def test_an_import_says_what_it_could_not_keep_on_stderr(tmp_path: Path) -> None:
+    config = json.loads((EXAMPLES / "configs" / "tiny-deepseek-v2.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "norm_topk_prob": True}))
+    result = run("import", str(tmp_path))
+    assert result.exit_code == 0
+    assert "warning[" in result.stderr
+    (tmp_path / "model.yaml").write_text(result.stdout)
+    assert run("check", str(tmp_path / "model.yaml")).exit_code == 0
+    (tmp_path / "config.json").write_text(json.dumps({**config, "wings": 2, "hidden_size": "wide"}))
+    result = run("import", str(tmp_path), "-o", str(tmp_path / "other.yaml"))
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "wings" in result.stderr
+    assert "hidden_size" in result.stderr
+    assert not (tmp_path / "other.yaml").exists()
+
+
+def test_lists_and_the_schema_are_data(registry: Registry) -> None:
+    tables = json.loads(run("list", "--json").stdout)
+    assert set(tables) == set(KINDS)
+    for kind, rows in tables.items():
+        assert rows.keys() == getattr(registry, kind).keys()
+        assert all(rows.values()), kind  # a line about each
+    assert json.loads(run("schema").stdout)["definitions"]
+
+
+def test_every_code_has_a_page() -> None:
+    for code in codes():
+        result = run("explain", code)
+        assert result.exit_code == 0
+        assert result.stdout.startswith(f"# {code}: ")
+
+
+@pytest.mark.parametrize(
+    ("form", "start"), [("mermaid", "flowchart"), ("dot", "digraph"), ("svg", "<svg")]
+)
+def test_pictures_are_of_one_block(form: str, start: str, tmp_path: Path) -> None:
+    picture = tmp_path / "picture"
+    wanted = ["graph", TINY, "--format", form, "-o", str(picture)]
+    assert run(*wanted).exit_code == 1
+    assert run(*wanted, "--block", "layer").exit_code == 0
+    assert picture.read_text().startswith(start)
 
 
 def test_graph_and_opt_are_inverse_in_text(tmp_path: Path) -> None:
