@@ -86,13 +86,12 @@ def import_(configuration: Path, output: Path | None, name: str | None) -> None:
     """
     from .driver import Compiler
     from .errors import ArchsmithError
+    from .files import not_itself
     from .spec.fields import NAME
 
     if name is not None and not NAME.fullmatch(name):
         raise ArchsmithError(f"--name: {name!r} is not a name; letters, digits, - and _ make one")
-    source = configuration / "config.json" if configuration.is_dir() else configuration
-    if output is not None and output.exists() and source.exists() and output.samefile(source):
-        raise ArchsmithError(f"-o: {output} is the configuration itself")
+    not_itself(configuration / "config.json" if configuration.is_dir() else configuration, output)
     text, warnings = Compiler.installed("cpu").read_configuration(configuration, name)
     if warnings:
         click.echo(warnings, err=True)
@@ -182,10 +181,12 @@ def graph(
       archsmith graph model.yaml --block sparse --format svg -o sparse.svg
     """
     from .driver import Compiler
+    from .files import not_itself
     from .views import graph as view
 
     compiler = Compiler.installed("cpu")
     loaded = compiler.load(spec)
+    not_itself(spec, output)
     wanted = after is not None or pipeline is not None
     _, passes = compiler.passes(pipeline or loaded.pipeline) if wanted else ("", [])
     model = compiler.build(loaded)
@@ -204,12 +205,14 @@ def opt(file: Path, passes: str, output: Path | None) -> None:
       archsmith opt model.ir --passes fuse-gate-up
     """
     from .driver import Compiler
+    from .files import not_itself, read_text
     from .ir.parse import parse_model
     from .ir.text import print_model
 
     compiler = Compiler.installed("cpu")
     _, chosen = compiler.passes(passes)
-    model = parse_model(_read(file), compiler.registry.ops)
+    not_itself(file, output)
+    model = parse_model(read_text(file), compiler.registry.ops)
     model, outcomes = compiler.rewrite(model, chosen)
     for outcome in outcomes:
         click.echo(f"{outcome.name}: applied {outcome.applications} times", err=True)
@@ -299,22 +302,11 @@ def schema(output: Path | None) -> None:
     _write(json.dumps(json_schema(Registry.installed().components), indent=2) + "\n", output)
 
 
-def _read(path: Path) -> str:
-    from .errors import ArchsmithError
-
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ArchsmithError(f"{path} cannot be read: {error}") from None
-
-
 def _write(text: str, output: Path | None) -> None:
-    from .errors import OutputError
+    """To a file, or else to stdout."""
+    from .files import write_text
 
     if output is None:
         click.echo(text, nl=not text.endswith("\n"))
-        return
-    try:
-        output.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"{output} cannot be written: {error}") from None
+    else:
+        write_text(text, output)

@@ -108,7 +108,8 @@ class Compiler:
 
     def load(self, path: Path) -> Spec:
         """Read a spec; raises `SpecError` with all its mistakes."""
-        return load(path, self.registry.components, self.registry.families)
+        registry = self.registry
+        return load(path, registry.components, registry.families, registry.passes)
 
     def read_configuration(self, path: Path, name: str | None) -> tuple[str, str]:
         """A Hugging Face configuration, or a folder with one, as a spec; and its warnings."""
@@ -155,6 +156,7 @@ class Compiler:
         dry_run: bool = False,
     ) -> Report:
         """From a spec to a package in `folder`; nothing is written unless all is proved."""
+        folder = folder.absolute() if folder.name in ("", "..") else folder
         check_name(folder)
         self.watch("graph")
         model, outcomes = self.rewrite(self.build(spec), passes)

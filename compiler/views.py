@@ -49,7 +49,9 @@ def check_spec(path: Path, registry: Registry) -> Checked:
     """Every mistake and warning of one file."""
     try:
         source = read(path)
-        spec, diagnostics = check(source, registry.components, registry.families)
+        if isinstance(source.tree, dict) and "pipeline" in source.tree and not registry.passes:
+            registry = Registry.installed()  # a quick check has loaded no passes
+        spec, diagnostics = check(source, registry.components, registry.families, registry.passes)
     except SpecError as error:
         return Checked(path, False, error.listing, error.diagnostics)
     return Checked(path, spec is not None, source, diagnostics)

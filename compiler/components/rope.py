@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from ..spec.fields import Positive, Size, Whole
+from ..spec.fields import Positive, Size, Whole, mistake
 from ..spec.schema import Fields
 
 if TYPE_CHECKING:
@@ -43,6 +43,13 @@ class Yarn(Fields):
     )
     truncate: bool = Field(True, description="whether the ends of the ramp are whole dimensions")
 
+    @model_validator(mode="after")
+    def _ramp(self) -> Self:
+        if self.beta_fast <= self.beta_slow:
+            message = f"beta_fast ({self.beta_fast:g}) must be above beta_slow ({self.beta_slow:g})"
+            raise mistake("E0204", message, "the ramp runs from the slower to the faster turns")
+        return self
+
 
 class Llama3(Fields):
     """Frequencies divided by their wave length against the trained context (Llama 3.1)."""
@@ -56,6 +63,14 @@ class Llama3(Fields):
     high_freq_factor: Positive = Field(
         description="the trained context over the wave length up to which a frequency is kept"
     )
+
+    @model_validator(mode="after")
+    def _band(self) -> Self:
+        low, high = self.low_freq_factor, self.high_freq_factor
+        if high <= low:
+            message = f"high_freq_factor ({high:g}) must be above low_freq_factor ({low:g})"
+            raise mistake("E0204", message, "frequencies between the two are blended")
+        return self
 
 
 Scaling = Annotated[Linear | Yarn | Llama3, Field(discriminator="kind")]
@@ -73,6 +88,13 @@ class Rope(Fields):
     scaling: Scaling | None = Field(
         None, description="the stretch of a trained context to a longer one"
     )
+
+    @model_validator(mode="after")
+    def _waves(self) -> Self:
+        if isinstance(self.scaling, Yarn) and self.theta <= 1:
+            message = f"theta ({self.theta:g}) must be above 1 for yarn"
+            raise mistake("E0204", message, "with 1 all pairs turn alike", at="theta")
+        return self
 
 
 def rotate(site: Site, rope: Rope, x: Value, dim: Dim, *, name: str = "rope") -> Value:

@@ -27,6 +27,9 @@ def resolve(
     if isinstance(what, str) and what in pipelines:
         return [_one(item, passes, pipelines) for item in pipelines[what]]
     items = _split(what) if isinstance(what, str) else what
+    if not items:
+        help = accepted(None, pipelines, "pipelines")
+        raise ArchsmithError(f"{quoted(what)} names no pass\n  = help: {help}")
     return [_one(item, passes, pipelines) for item in items]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from .diagnostics import Diagnostic, SpecError, in_order, quoted
+from .diagnostics import Diagnostic, SpecError, accepted, in_order, quoted
 from .fields import Scope, identifier
 from .messages import message_of
 from .relations import in_force
@@ -18,12 +18,18 @@ from .source import KeyPath, Source, parse, read
 Kinds = Mapping[str, type[Part]]
 
 
-def load(path: str | Path, kinds: Kinds, checkpoints: Collection[str] = ()) -> Spec:
+def load(
+    path: str | Path,
+    kinds: Kinds,
+    checkpoints: Collection[str] = (),
+    passes: Collection[str] = (),
+) -> Spec:
     """Return the spec in a file; raise SpecError with every mistake.
 
-    `kinds` are the parts that may be named, `checkpoints` the families; without any, all pass.
+    `kinds` are the parts that may be named, `checkpoints` the families and `passes` what a pipeline
+    may run; without any of these two, all pass.
     """
-    return _accepted(read(path), kinds, checkpoints)
+    return _accepted(read(path), kinds, checkpoints, passes)
 
 
 def loads(text: str, name: str, kinds: Kinds, checkpoints: Collection[str] = ()) -> Spec:
@@ -36,15 +42,20 @@ def from_tree(tree: object, kinds: Kinds, checkpoints: Collection[str] = ()) -> 
     return _accepted(Source("spec", tree=tree), kinds, checkpoints)
 
 
-def _accepted(source: Source, kinds: Kinds, checkpoints: Collection[str]) -> Spec:
-    spec, found = check(source, kinds, checkpoints)
+def _accepted(
+    source: Source, kinds: Kinds, checkpoints: Collection[str], passes: Collection[str] = ()
+) -> Spec:
+    spec, found = check(source, kinds, checkpoints, passes)
     if spec is None:
         raise SpecError(source, found)
     return spec
 
 
 def check(
-    source: Source, kinds: Kinds, checkpoints: Collection[str] = ()
+    source: Source,
+    kinds: Kinds,
+    checkpoints: Collection[str] = (),
+    passes: Collection[str] = (),
 ) -> tuple[Spec | None, tuple[Diagnostic, ...]]:
     """Return the spec, None where there is an error, and all diagnostics in their order."""
     scope = _scope(source.tree, kinds, checkpoints)
@@ -57,6 +68,7 @@ def check(
         found += _unsaid(mistakes, source)
     found += _clashes(source)
     found += _unrelated(source, kinds)
+    found += _unknown_passes(source, passes)
     if found:
         return None, in_order(found)
     return spec, in_order(_unused(source, scope))
@@ -118,9 +130,9 @@ def _unrelated(source: Source, kinds: Kinds) -> Iterator[Diagnostic]:
             if broken is None or relation.field in wrong:
                 continue
             wrong.add(relation.field)
-            message, accepted = broken
+            message, choice = broken
             place = _place(source, ("parts", name), relation.fields)
-            help = f"{relation.field} is {_description(model, relation.field)}; {accepted}"
+            help = f"{relation.field} is {_description(model, relation.field)}; {choice}"
             yield Diagnostic(relation.code, message, source.value(place), help)
 
 
@@ -141,6 +153,15 @@ def _description(model: Any, field: str) -> str:
         inner = [info.annotation, *getattr(info.annotation, "__args__", ())]
         return _description(next(m for m in inner if hasattr(m, "model_fields")), rest)
     return info.description or "a size"
+
+
+def _unknown_passes(source: Source, passes: Collection[str]) -> Iterator[Diagnostic]:
+    pipeline = source.tree.get("pipeline") if isinstance(source.tree, dict) else None
+    for i, name in enumerate(pipeline if isinstance(pipeline, list) and passes else ()):
+        if isinstance(name, str) and name not in passes:
+            message = f"no pass is called {quoted(name)}"
+            place = source.value(("pipeline", i))
+            yield Diagnostic("E0217", message, place, accepted(name, passes, "passes"))
 
 
 def _unused(source: Source, scope: Scope) -> Iterator[Diagnostic]:
