@@ -47,7 +47,7 @@ class Probes:
             size: [of for of, _ in rule.multiple_of] + [s for p in rule.at_least for s in p]
             for size, rule in rules.items()
         }
-        for size in _ordered(graph, [s for s in rules if rules[s].small]):
+        for size in _ordered(graph, [s for s in rules if rules[s].small or rules[s].multiple_of]):
             rule = rules[size]
             if size[1] in (0, 1):
                 probes[size] = size[1]
