@@ -196,7 +196,7 @@ class Writer:
         if node.scope and node.scope != self._scope:
             if self.lines:
                 self.lines.append("")
-            self.lines.append(f"{' ' * self.indent}# {node.scope.replace('_', ' ')}")
+            self.lines.append(f"{' ' * self.indent}# {_words(node.scope)}")
             self._guarded = False
         self._scope = node.scope or self._scope
 
@@ -246,6 +246,10 @@ class Writer:
         if operands and operands[0].type.shape == value.type.shape:
             return ""
         return f"[{_shape(value.type, self.which)}]"
+
+
+def _words(scope: str) -> str:
+    return scope.replace("_", " ").strip()
 
 
 def _stem(value: str) -> str:

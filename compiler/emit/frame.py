@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from ..ir.dims import Which
@@ -15,7 +16,7 @@ from ..ir.weights import Each
 from ..schedule.code import Code, name
 from ..schedule.select import Plan
 from .body import RESERVED, Writer
-from .layout import statement
+from .layout import WIDTH, statement
 
 TAKEN = frozenset(
     {
@@ -36,7 +37,7 @@ class Frame:
     trace: bool = False
     """Let every function tell `trace` what it computes: to find where a package differs."""
 
-    @property
+    @cached_property
     def functions(self) -> list[tuple[str, list[str]]]:
         """The functions to import, by the emitted file that holds them."""
         files: dict[str, set[str]] = {}
@@ -71,7 +72,7 @@ class Frame:
         same = [n for n, p in self.block(EMBED).params.items() if p.program == program]
         return same[0] if same else None
 
-    @property
+    @cached_property
     def invariants(self) -> dict[str, tuple[str, Node, Graph]]:
         """What depends on positions alone, and so is computed once for all layers.
 
@@ -86,6 +87,7 @@ class Frame:
                     found.setdefault(key, (block, node, graph))
         return found
 
+    @cached_property
     def shared(self) -> dict[str, tuple[str, ...]]:
         """The variables of each invariant, unique in the model."""
         variables: dict[str, tuple[str, ...]] = {}
@@ -99,10 +101,10 @@ class Frame:
             variables[key] = tuple(names)
         return variables
 
-    @property
+    @cached_property
     def layer_arguments(self) -> tuple[str, ...]:
         """What every layer is called with, but for its cache."""
-        shared = [variable for names in self.shared().values() for variable in names]
+        shared = [variable for names in self.shared.values() for variable in names]
         return (*self.stream, "positions", *shared)
 
     def parameters(self, block: Block, params: Mapping[str, Param]) -> list[str]:
@@ -189,15 +191,18 @@ def _initial(block: Block, param: str) -> str:
     return "normal"
 
 
-def definition(method: str, arguments: list[str], result: str) -> tuple[str, ...]:
-    line = f"    def {method}({', '.join(arguments)}) -> {result}:"
-    if len(line) <= 100:
+def definition(
+    function: str, arguments: list[str], result: str, indent: int = 4
+) -> tuple[str, ...]:
+    """The first lines of a function, by default of a method."""
+    margin, inner = " " * indent, " " * (indent + 4)
+    line = f"{margin}def {function}({', '.join(arguments)}) -> {result}:"
+    if len(line) <= WIDTH:
         return (line,)
-    inside = f"        {', '.join(arguments)}"
-    if len(inside) <= 100:
-        return (f"    def {method}(", inside, f"    ) -> {result}:")
-    each = (f"        {argument}," for argument in arguments)
-    return (f"    def {method}(", *each, f"    ) -> {result}:")
+    inside = [f"{inner}{', '.join(arguments)}"]
+    if len(inside[0]) > WIDTH:
+        inside = [f"{inner}{argument}," for argument in arguments]
+    return (f"{margin}def {function}(", *inside, f"{margin}) -> {result}:")
 
 
 def tensors_of(count: int) -> str:

@@ -9,8 +9,8 @@ from ..ir.model import EMBED, HEAD, PHASES, Block
 from ..ir.reach import windows
 from ..schedule.code import call, name, string, tuple_of
 from .frame import Frame, definition, invariant_nodes
-from .layout import statement
-from .values import Name, Prose, Source
+from .layout import docstring, statement
+from .values import Name, Source
 
 _TEST = {
     "train": "cache is None",
@@ -34,14 +34,15 @@ class Layer:
 
     block: str
     name: Name
-    function: Name
-    """Of `weights.py`: which tensors the layer holds."""
-    doc: Prose
+    doc: Source
     rows: Source
     windows: Source
     parameters: Source
     methods: tuple[Method, ...]
     dispatch: Source
+    tensors: Source
+    """The first line of the function of `weights.py` that says which tensors the layer holds."""
+    tensors_call: Source
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class LayerWriter:
         for phases, graph in self.block.graphs.items():
             method = "forward" if len(self.block.graphs) == 1 else f"_{phases[0]}"
             given = {v.name: name(v.name) for v in graph.inputs}
-            keys = self.frame.shared()
+            keys = self.frame.shared
             for node in invariant_nodes(graph):
                 assert node.op is not None
                 key = print_call(node.op, graph.operands(node))
@@ -65,16 +66,19 @@ class LayerWriter:
             writer = self.frame.writer(self.block, phases, graph, given, 8)
             body = Source(tuple(writer.write()))
             methods.append(Method(Name(method), self._signature(method, phases), body))
+        title = self.frame.class_name(self.block.name)
+        listing = name(f"{self.block.name}_tensors").text
         return Layer(
             self.block.name,
-            Name(self.frame.class_name(self.block.name)),
-            Name(f"{self.block.name}_tensors"),
-            Prose(self._describe()),
+            Name(title),
+            Source(docstring(self._describe(), 4)),
             self._rows(),
             self._windows(),
             Source(tuple(self.frame.parameters(self.block, self.block.params))),
             tuple(methods),
             self._dispatch(),
+            Source(definition(listing, [f"layer: {title}", "i: int"], "Iterator[Held]", 0)),
+            Source(tuple(statement(f"yield from {listing}(layer, i)", 12))),
         )
 
     def _signature(self, method: str, phases: tuple[str, ...]) -> Source:
@@ -107,7 +111,7 @@ class LayerWriter:
         for graph in self.block.graphs.values():
             for node in graph.nodes():
                 if node.scope:
-                    scopes[node.scope.replace("_", " ")] = None
+                    scopes[node.scope.replace("_", " ").strip()] = None
         return f"{self._where()}: {', then '.join(scopes)}."
 
     def _where(self) -> str:

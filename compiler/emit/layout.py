@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from textwrap import wrap
+
 WIDTH = 100
 
 
@@ -18,38 +21,80 @@ def statement(text: str, indent: int, comment: str = "") -> list[str]:
     return lines
 
 
+def docstring(text: str, indent: int) -> tuple[str, ...]:
+    """A docstring of one sentence; a long one is wrapped."""
+    margin = " " * indent
+    line = f'{margin}"""{text}"""'
+    if len(line) <= WIDTH:
+        return (line,)
+    lines = wrap(f'"""{text}', WIDTH - indent, break_long_words=False, break_on_hyphens=False)
+    return (*(f"{margin}{line}" for line in lines), f'{margin}"""')
+
+
 def _broken(text: str, indent: int) -> list[str]:
-    """Break at the last bracket that is not within another."""
-    opening = _last_bracket(text)
-    if opening is None:
-        return [" " * indent + text]
+    """Break a tuple between its items, else at the last bracket whose line fits."""
+    head, value = _assigned(text)
+    opening = _bracket(text, indent)
+    if head and (opening is None or len(_parts(value)) > 1):
+        alone = len(_parts(value)) == 1
+        inside = _terms(value, indent + 4) if alone else _items(value, indent + 4)
+        return [f"{' ' * indent}{head}(", *inside, f"{' ' * indent})"]
+    if opening is None or len(_parts(text, " | ")) > 1:
+        return _terms(text, indent)
     closing = _closing(text, opening)
     head, body, tail = text[: opening + 1], text[opening + 1 : closing], text[closing:]
     inner = indent + 4
-    if inner + len(body) <= WIDTH and not body.endswith(","):
+    call = re.search(r"[\w)\]]$", text[:opening])  # else a tuple, a list or a dictionary
+    if inner + len(body) <= WIDTH and not body.endswith(",") and (call or "," not in body):
         middle = [" " * inner + body]
     else:
-        middle = []
-        for part in _parts(body):
-            if inner + len(part) + 1 <= WIDTH:
-                middle.append(f"{' ' * inner}{part},")
-            else:
-                lines = _broken(part, inner)
-                middle += [*lines[:-1], lines[-1] + ","]
-    return [" " * indent + head, *middle, " " * indent + tail]
+        middle = _items(body, inner)
+    end = _broken(tail, indent) if indent + len(tail) > WIDTH else [" " * indent + tail]
+    return [" " * indent + head, *middle, *end]
 
 
-def _last_bracket(text: str) -> int | None:
-    """Where the last bracket opens that stands in no other."""
-    depth, found = 0, None
+def _assigned(text: str) -> tuple[str, str]:
+    """A statement's beginning and its value; of an expression, nothing and all of it."""
+    head = re.match(r"(from \S+ import|return|yield|[\w.]+(, [\w.]+)* =) ", text)
+    return (head[0], text[head.end() :]) if head else ("", text)
+
+
+def _items(text: str, indent: int) -> list[str]:
+    """The items between brackets, each on a line of its own and with a comma."""
+    lines = []
+    for part in _parts(text):
+        fits = indent + len(part) + 1 <= WIDTH
+        lines += [" " * indent + part] if fits else _broken(part, indent)
+        lines[-1] += ","
+    return lines
+
+
+def _terms(text: str, indent: int) -> list[str]:
+    """One expression, on a line if it fits, else an operand a line."""
+    if indent + len(text) <= WIDTH:
+        return [" " * indent + text]
+    for mark in (" | ", " + ", " * "):
+        first, *others = _parts(text, mark)
+        if others:
+            return [" " * indent + first, *(f"{' ' * indent}{mark[1:]}{part}" for part in others)]
+    return [" " * indent + text]
+
+
+def _bracket(text: str, indent: int) -> int | None:
+    """Where to break: the last bracket that stands in no other and holds anything.
+
+    What stands before it must fit on a line; if nothing does, it is the first such bracket.
+    """
+    depth, found = 0, list[int]()
     for i, char in _outside_strings(text):
         if char in "([{":
-            if depth == 0:
-                found = i
+            if depth == 0 and text[i + 1] not in ")]}":
+                found.append(i)
             depth += 1
         elif char in ")]}":
-            depth -= 1
-    return found
+            depth = max(depth - 1, 0)  # a statement's tail begins with one
+    fitting = [i for i in found if indent + i + 1 <= WIDTH]
+    return fitting[-1] if fitting else next(iter(found), None)
 
 
 def _closing(text: str, opening: int) -> int:
@@ -63,14 +108,14 @@ def _closing(text: str, opening: int) -> int:
     raise AssertionError(f"unbalanced: {text}")  # Code is made of whole expressions
 
 
-def _parts(text: str) -> list[str]:
-    """The items between the commas that stand in no bracket."""
+def _parts(text: str, mark: str = ",") -> list[str]:
+    """The items between the commas, or other marks, that stand in no bracket."""
     depth, start, parts = 0, 0, []
     for i, char in _outside_strings(text):
         depth += (char in "([{") - (char in ")]}")
-        if char == "," and depth == 0:
+        if depth == 0 and text.startswith(mark, i):
             parts.append(text[start:i].strip())
-            start = i + 1
+            start = i + len(mark)
     return [part for part in (*parts, text[start:].strip()) if part]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from ..ir.model import EMBED, HEAD
 from ..ir.reach import windows
@@ -33,15 +34,16 @@ class Module(Frame):
     @property
     def uses_functional(self) -> bool:
         """Whether any line calls a function of `torch.nn.functional`."""
-        sources = [m.body for layer in self.layers() for m in layer.methods]
+        sources = [m.body for layer in self.layers for m in layer.methods]
         sources += [self.embed_body, self.shared_body, self.head_body]
         return any("F." in line for source in sources for line in source.lines)
 
-    @property
+    @cached_property
     def windowed(self) -> bool:
         """Whether any cache keeps a window of rows only."""
         return any(windows(block) for block in self.plan.model.blocks.values())
 
+    @cached_property
     def layers(self) -> list[Layer]:
         return [LayerWriter(self, self.block(name)).write() for name in self.layer_blocks]
 
@@ -85,7 +87,7 @@ class Module(Frame):
     @property
     def shared_body(self) -> Source:
         lines: list[str] = []
-        for key, variables in self.shared().items():
+        for key, variables in self.shared.items():
             block, node, graph = self.invariants[key]
             operands = [name(value.name) for value in graph.operands(node)]
             assert node.op is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from textwrap import wrap
 from typing import Any
 
 from ..errors import PluginError
@@ -14,7 +15,7 @@ from ..schedule.code import string, tuple_of
 from ..schedule.kernel import Kernel
 from ..schedule.select import Plan
 from .environment import render
-from .layout import statement
+from .layout import WIDTH, statement
 from .module import Module
 from .tensors import table
 from .values import Json, Name, Prose, Source, Text
@@ -97,7 +98,7 @@ def emit(
         template = kernel.template()
         assert template is not None  # it has functions, so it has a file
         files[f"kernels/{kernel.stem()}.py"] = render(template, values)
-    header = f"# {_header(plan, facts)}\n"
+    header = _header(plan, facts)
     files = {p: header + t if p.endswith(".py") else t for p, t in files.items()}
     files["config.json"] = f"{Json(_config(plan, facts))}\n"
     files[PLAN] = f"{Json(_plan(plan, facts, files))}\n"
@@ -179,11 +180,14 @@ def _unused(plan: Plan) -> list[str]:
     return sorted({*plan.model.droppable, *starred})
 
 
-def _header(plan: Plan, facts: Facts) -> Prose:
-    return Prose(
+def _header(plan: Plan, facts: Facts) -> str:
+    """The comment that every file begins with."""
+    said = Prose(
         f"{plan.model.name} for {facts.target}, written by archsmith {facts.version}"
         f" with pipeline {facts.pipeline}."
     )
+    lines = wrap(str(said), WIDTH - 2, break_long_words=False, break_on_hyphens=False)
+    return "".join(f"# {line}\n" for line in lines)
 
 
 def _config(plan: Plan, facts: Facts) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from safetensors.numpy import save_file
 
 from ..errors import EnvironmentMissing, ProofError
 from ..ir.dims import CONTEXT
+from ..ir.model import HEAD
 from ..ir.reach import windows
 from ..rewrite.check import relative
 from ..rewrite.twin import LENGTH, RAGGED, ROWS, Checkpoint, Scenario, Twin, scenarios
@@ -25,6 +26,8 @@ from .package import NO_CHECKPOINT, Facts, emit
 
 TOLERANCE = 1e-9  # relative, in float64: PyTorch sums in another order than NumPy
 PACKAGE = "probe"
+DIFFERS = "the emitted package differs from the graph"
+EVERY = "/every"  # the calls that ask for the logits after every token, not the last alone
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,8 @@ class _Proof:
     facts: Facts
     twin: Twin
     folder: Path
+    said: str = ""
+    """By the child that ran last, on stderr."""
 
     def run(self) -> PackageProof:
         from time import perf_counter
@@ -78,13 +83,18 @@ class _Proof:
         trials, worst = 0, 0.0
         for scenario in scenarios():
             traces = self.twin.trace(scenario, inputs)
-            for i, call in enumerate(scenario.calls):
-                (wanted,) = self.twin.outputs(traces[i], call.phase)
-                for key, w, g in _compared(scenario, i, wanted, results):
-                    error = relative(w, g)
+            for step, call in enumerate(scenario.calls):
+                (logits,) = self.twin.outputs(traces[step], call.phase)
+                for key, wanted in _wanted(scenario, step, logits).items():
+                    if key not in results:
+                        raise self._failure(inputs)
+                    error = relative(wanted, results[key])
                     trials, worst = trials + 1, max(worst, error)
                     if not error <= TOLERANCE:
-                        self._explain(key, scenario, traces[i], i, error)
+                        self._package(trace=True)
+                        where = self._first(key, scenario, step, traces[step], self._child())
+                        where = where or f"block {HEAD}, what it returns by {error:.2g}"
+                        raise ProofError(f"{DIFFERS}: {where} in {scenario.name}")
         return PackageProof(trials, worst, perf_counter() - start)
 
     def _package(self, trace: bool) -> None:
@@ -125,7 +135,7 @@ class _Proof:
         return calls
 
     def _child(self) -> Mapping[str, Any]:
-        """Run the package; returns its logits by scenario and step."""
+        """Run the package; returns its logits by scenario and step, as far as it came."""
         script = self.folder / "prove.py"
         script.write_text(self.templates["prove.py"], encoding="utf-8")
         done = subprocess.run(
@@ -138,21 +148,37 @@ class _Proof:
         )
         if done.returncode == 4:
             raise EnvironmentMissing(done.stderr.strip())
-        if done.returncode:
-            lines = done.stderr.strip().splitlines() or ["it was killed"]
-            where = [line.strip() for line in lines if PACKAGE in line and "File" in line]
-            raise ProofError(
-                f"the emitted package fails: {lines[-1]}" + (f"\n  {where[-1]}" if where else "")
-            )
+        self.said = done.stderr.replace(f"{self.folder}{os.sep}", "").strip()
+        if not (self.folder / "results.npz").exists():
+            raise ProofError(self._fails())
         with np.load(self.folder / "results.npz") as results:
             return dict(results)
 
-    def _explain(
-        self, key: str, scenario: Scenario, trace: list[dict[str, Any]], step: int, error: float
-    ) -> None:
-        """Raise `ProofError` with the first value that differs, from a package that traces."""
+    def _fails(self) -> str:
+        """What the child said as it failed, and the last line of the package it was in."""
+        lines = self.said.splitlines() or ["it was killed"]
+        where = [line.strip() for line in lines if PACKAGE in line and "File" in line]
+        return f"the emitted package fails: {lines[-1]}" + "".join(f"\n  {x}" for x in where[-1:])
+
+    def _failure(self, inputs: dict[str, Any]) -> ProofError:
+        """The error for a package that did not answer: where it came to, or first differed."""
         self._package(trace=True)
         told = self._child()
+        key = str(told["last"])
+        (scenario,) = (s for s in scenarios() if s.name == key.split("/")[0])
+        step = int(key.split("/")[1])
+        trace = self.twin.trace(scenario, inputs)[step]
+        if where := self._first(key, scenario, step, trace, told):
+            return ProofError(f"{DIFFERS}: {where} in {scenario.name}")
+        if count := int(told[f"{key}/count"]):
+            block, value = (str(told[f"{key}/{what}/{count - 1}"]) for what in ("block", "name"))
+            return ProofError(f"{self._fails()}\n  in block {block}, after value %{value}")
+        return ProofError(self._fails())
+
+    def _first(
+        self, key: str, scenario: Scenario, step: int, trace: list[dict[str, Any]], told: Any
+    ) -> str | None:
+        """The first value that differs, of those that a package told of one call."""
         blocks = [name for name, _ in self.twin.runs]
         run, met = 0, set[str]()
         for i in range(int(told[f"{key}/count"])):
@@ -160,50 +186,42 @@ class _Proof:
             while block != blocks[run] or name in met:
                 run, met = run + 1, set()
             met.add(name)
-            if self._is_window(block, name, scenario.calls[step].phase):
-                continue  # the package keeps fewer rows, in another order: their reader is compared
-            difference = _difference(trace[run][name], told[f"{key}/value/{i}"], scenario, step)
+            known = self.plan.model.blocks[block]
+            wanted, seen = trace[run][name], _own(scenario, step)
+            if CONTEXT in known.graph(scenario.calls[step].phase).value(name).type.shape:
+                if windows(known):
+                    continue  # fewer rows are kept, in another order: their reader is compared
+                seen = _written(scenario, step)
+            if block == HEAD and scenario.cached and not key.endswith(EVERY):
+                wanted, seen = _last(wanted, seen)[:, None], None
+            difference = _difference(wanted, told[f"{key}/value/{i}"], seen)
             if not difference <= TOLERANCE:
-                raise ProofError(
-                    f"the emitted package differs from the graph: block {block}, value %{name}"
-                    f" by {difference:.2g} in {scenario.name}"
-                )
-        raise ProofError(
-            f"the emitted package differs from the graph: block {blocks[-1]}, what it returns"
-            f" by {error:.2g} in {scenario.name}"
-        )
-
-    def _is_window(self, block: str, name: str, phase: str) -> bool:
-        """Whether a value is the context of a block with a cache that keeps a window of rows."""
-        known = self.plan.model.blocks[block]
-        return bool(windows(known)) and CONTEXT in known.graph(phase).value(name).type.shape
+                return f"block {block}, value %{name} by {difference:.2g}"
+        return None
 
 
-def _difference(wanted: Any, got: Any, scenario: Scenario, step: int) -> float:
-    """By how much a value differs, where it is no padding and no slot that was never written."""
-    tokens = scenario.calls[step].positions.shape[1]
-    if got.shape[1] != tokens:  # a cache's rows: the package reads as far as they are written
-        if scenario.name == "ragged":
-            return 0.0
-        wanted = wanted[:, : got.shape[1]]
-    elif (seen := _own(scenario, step)) is not None:
-        wanted, got = wanted[seen], got[seen]
-    return relative(wanted, got)
+def _difference(wanted: Any, got: Any, seen: Any) -> float:
+    """By how much a value differs where it is `seen`, a mask [B, T] or [B, S]; None: everywhere."""
+    if seen is None:
+        return relative(wanted, got)
+    if got.shape[1] != seen.shape[1]:
+        return float("inf")
+    return relative(wanted[:, : seen.shape[1]][seen], got[seen])
 
 
-def _compared(
-    scenario: Scenario, step: int, wanted: Any, results: Mapping[str, Any]
-) -> Iterator[tuple[str, Any, Any]]:
-    """What the graph says and what the package says, for each way the package was asked."""
-    key = f"{scenario.name}/{step}"
-    seen = _own(scenario, step)
-    if scenario.cached:
-        last = np.array(RAGGED) - 1 if seen is not None else np.full(ROWS, wanted.shape[1] - 1)
-        yield key, wanted[np.arange(ROWS), last], results[key]
-        if seen is None:
-            yield key, wanted, results[f"{key}/every"]
-    else:
-        yield key, wanted, results[key]
+def _wanted(scenario: Scenario, step: int, logits: Any) -> Mapping[str, Any]:
+    """What the graph says, for each way the package was asked."""
+    key, own = f"{scenario.name}/{step}", _own(scenario, step)
+    if not scenario.cached:
+        return {key: logits}
+    last = {key: _last(logits, own)}
+    return last if own is not None else {**last, key + EVERY: logits}
+
+
+def _last(value: Any, own: Any) -> Any:
+    """What a value [B, T, ...] is at each row's last token, that is no padding."""
+    last = np.full(ROWS, value.shape[1]) if own is None else own.sum(1)
+    return value[np.arange(ROWS), last - 1]
 
 
 def _own(scenario: Scenario, step: int) -> Any:
@@ -211,6 +229,13 @@ def _own(scenario: Scenario, step: int) -> Any:
     if scenario.name == "ragged" and step == 0:
         return np.arange(max(RAGGED)) < np.array(RAGGED)[:, None]
     return None
+
+
+def _written(scenario: Scenario, step: int) -> Any:
+    """Which slots [B, S] of a cache hold a token; a package reads no further than the last."""
+    own = _own(scenario, step)
+    ends = scenario.calls[step].positions[:, -1] + 1 if own is None else own.sum(1)
+    return np.arange(ends.max()) < ends[:, None]
 
 
 def method() -> dict[str, Any]:

@@ -12,7 +12,8 @@ from ..errors import GraphError
 
 _PATH = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
 
-ATOM, PRODUCT, SUM, LOOSE = range(4)  # how tightly an expression binds, the tightest first
+# How tightly an expression binds, the tightest first.
+ATOM, PRODUCT, SUM, COMPARISON, EITHER, LOOSE = range(6)
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Code:
 
     def __or__(self, other: Code) -> Code:
         """`self or other`."""
-        return Code(f"{self.text} or {other.text}", LOOSE)
+        return Code(f"{self._at(EITHER)} or {other._at(EITHER)}", EITHER)
 
     def method(self, name: str, *args: Any, **keywords: Any) -> Code:
         """`self.name(args, ...)`."""
@@ -46,10 +47,10 @@ class Code:
 
     def unless(self, condition: Code) -> Code:
         """`None if condition else self`."""
-        return Code(f"None if {condition.text} else {self.text}", LOOSE)
+        return Code(f"None if {condition._at(EITHER)} else {self.text}", LOOSE)
 
     def is_none(self) -> Code:
-        return Code(f"{self.text} is None", LOOSE)
+        return Code(f"{self._at(SUM)} is None", COMPARISON)
 
     def _at(self, binds: int) -> str:
         return self.text if self.binds <= binds else f"({self.text})"
@@ -79,7 +80,7 @@ def as_code(value: Any) -> Code:
     if value is None or isinstance(value, bool | str):
         return Code(ascii(value) if not isinstance(value, str) else string(value))
     if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
-        text = repr(value).replace("e-0", "e-")
+        text = repr(value).replace("e-0", "e-").replace("e+", "e")
         return Code(text, ATOM if value >= 0 else PRODUCT)
     if isinstance(value, tuple):
         return tuple_of(*value)

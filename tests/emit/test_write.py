@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
-import signal
+import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from archsmith.compiler.cli import main
 from archsmith.compiler.emit.write import EditedError, changes, digest, write
 from archsmith.compiler.errors import ArchsmithError, OutputError
+from click.testing import CliRunner, Result
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -111,53 +113,162 @@ def test_a_disk_that_says_no(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 KILLED = """
-import sys
+import os, signal, sys
 from pathlib import Path
 from archsmith.compiler.emit.write import write
-folder, n = Path(sys.argv[1]), 0
-print("ready", flush=True)
-while True:
-    n += 1
-    texts = {f"f{i}.py": str(n) for i in range(40)}
-    write(folder, {**texts, "plan.json": "{}"}, force=True)
+
+folder = Path(sys.argv[1])
+
+
+def texts(n):
+    files = {f"{place}f{i}.py": str(n) for place in ("", "kernels/") for i in range(3)}
+    return {**files, "plan.json": "{}"}
+
+
+def is_whole(n):
+    found = {(folder / path).read_text() for path in texts(0) if path != "plan.json"}
+    assert found in ({"0"}, {str(n)}), (n, found)
+    assert (folder / "mine.txt").read_text() == "mine"
+
+
+write(folder, texts(0))
+(folder / "mine.txt").write_text("mine")
+point, status = 0, None
+while status != 0:
+    point += 1
+    child = os.fork()
+    if not child:
+        seen = 0
+
+        def hook(event, arguments):
+            global seen
+            seen += event.partition(".")[0] in ("open", "os", "shutil", "ctypes")
+            if seen == point:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        sys.addaudithook(hook)
+        write(folder, texts(point), force=True)
+        os._exit(0)
+    status = os.waitpid(child, 0)[1]
+    assert status in (0, signal.SIGKILL)
+    is_whole(point)
+    write(folder, texts(0), force=True)
+    assert os.listdir(folder.parent) == [folder.name]
+print(point)
 """
 
 
-def test_a_killed_build_leaves_a_whole_package(tmp_path: Path) -> None:
+def test_a_build_killed_at_any_point_leaves_a_whole_package(tmp_path: Path) -> None:
+    """Killed before each of its calls of the system, in turn, until it lives."""
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, tmp_path / "package"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 40
+
+
+def build(*arguments: object) -> Result:
+    named = ["build", *map(str, arguments)]
+    return CliRunner().invoke(main, [*named, *([] if "--proof" in named else ["--no-proof"])])
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+
+
+def test_a_build_lists_what_was_edited_and_changes_nothing(tmp_path: Path) -> None:
+    page, folder = EXAMPLES / "tiny-llama.yaml", tmp_path / "package"
+    assert build(page, "-o", folder).exit_code == 0
+    first = contents(folder)
+    for path in ("model.py", "kernels/rope.py"):
+        (folder / path).write_text("mine")
+    (folder / "weights.py").unlink()
+    edited = contents(folder)
+
+    refused = build(page, "-o", folder)
+    assert refused.exit_code == 1
+    assert re.findall(r"^  (\S+\.py)$", refused.stderr, re.M) == ["kernels/rope.py", "model.py"]
+    assert "--force" in refused.stderr
+    told = json.loads(build(page, "-o", folder, "--dry-run", "--json").stdout)["files"]
+    assert [path for path, what in told.items() if what == "edited"] == [
+        *("kernels/rope.py", "model.py"),
+    ]
+    assert told["weights.py"] == "new"
+    assert contents(folder) == edited
+    assert build(page, "-o", folder, "--force").exit_code == 0
+    assert contents(folder) == first
+
+
+def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
+    done = build(EXAMPLES / "tiny-llama.yaml", "-o", tmp_path / "a" / "package", "--dry-run")
+    assert done.exit_code == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_no_package_can_be_is_refused_before_all_else(tmp_path: Path) -> None:
+    for name in ("class", "json", "my-model"):
+        refused = build(EXAMPLES / "tiny-llama.yaml", "-o", tmp_path / name, "--proof")
+        assert refused.exit_code == 1
+        assert f"a package cannot be called '{name}'" in refused.stderr
+    (tmp_path / "package").write_text("mine")
+    refused = build(EXAMPLES / "tiny-llama.yaml", "-o", tmp_path / "package")
+    assert refused.exit_code == 1
+    assert "is a file" in refused.stderr
+    assert contents(tmp_path) == {"package": b"mine"}
+
+
+FULL = """
+import resource, sys
+from archsmith.compiler.cli import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+main(["build", sys.argv[1], "-o", sys.argv[2], "--no-proof"])
+"""
+
+
+def test_a_disk_without_space_leaves_the_old_package(tmp_path: Path) -> None:
     folder = tmp_path / "package"
-    for wait in (0.05, 0.11, 0.17, 0.23):
-        child = subprocess.Popen(
-            [sys.executable, "-c", KILLED, str(folder)], stdout=subprocess.PIPE
-        )
-        assert child.stdout is not None
-        child.stdout.readline()
-        time.sleep(wait)
-        child.send_signal(signal.SIGKILL)
-        child.wait()
-        child.stdout.close()
-        if folder.exists():
-            assert len({(folder / f"f{i}.py").read_text() for i in range(40)}) == 1
-    write(folder, files(model="1"), force=True)
+    assert build(EXAMPLES / "tiny-llama.yaml", "-o", folder).exit_code == 0
+    before = contents(folder)
+    command = [sys.executable, "-c", FULL, EXAMPLES / "tiny-mixtral.yaml", folder]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 5, done.stderr
+    assert "could not be written" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert contents(folder) == before
     assert [path.name for path in tmp_path.iterdir()] == ["package"]
 
 
+BUILDS = """
+import sys
+from pathlib import Path
+from archsmith.compiler.cli import main
+for page in map(Path, sys.argv[1:]):
+    proofs = ["--no-proof", "--verify-each", "structure"] if "llama" not in page.stem else []
+    folder = page.stem.replace("-", "_")
+    main(["build", str(page), "-o", folder, *proofs], standalone_mode=False)
+"""
+
+
 def test_two_builds_are_the_same_bytes(tmp_path: Path) -> None:
-    found = []
-    for seed, zone in (("1", "UTC"), ("2", "Asia/Tokyo")):
-        folder = tmp_path / f"in_{seed}" / "package"
-        folder.parent.mkdir()
-        command = [sys.executable, "-m", "archsmith.compiler", "build"]
-        page = EXAMPLES / "tiny-deepseek-v3.yaml"
-        done = subprocess.run(
-            [*command, str(page), "-o", str(folder)],
-            env={**os.environ, "PYTHONHASHSEED": seed, "TZ": zone},
-            cwd=folder.parent,
-            capture_output=True,
-            text=True,
-            check=False,
+    places = {"one": ("1", "UTC", "C"), "the_other": ("2", "Asia/Tokyo", "C.UTF-8")}
+    pages = sorted(EXAMPLES.glob("tiny-*.yaml"))
+    children = []
+    for place, (seed, zone, locale) in places.items():
+        (tmp_path / place).mkdir()
+        children.append(
+            subprocess.Popen(
+                [sys.executable, "-c", BUILDS, *pages],
+                env={**os.environ, "PYTHONHASHSEED": seed, "TZ": zone, "LC_ALL": locale},
+                cwd=tmp_path / place,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
         )
-        assert done.returncode == 0, done.stderr
-        paths = sorted(p for p in folder.rglob("*") if p.is_file())
-        found.append({p.relative_to(folder).as_posix(): p.read_bytes() for p in paths})
-    assert found[0] == found[1]
-    assert len(found[0]) > 15
+    assert [child.wait() for child in children] == [0, 0]
+    one, other = (contents(tmp_path / place) for place in places)
+    assert one == other
+    assert len(one) > 5 * 15

@@ -1,0 +1,64 @@
+"""What tests of emitted packages share: the tiny examples, fresh models of them, and prompts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Protocol
+
+import torch
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+TINY = ["tiny-llama", "tiny-mixtral", "tiny-qwen3-moe", "tiny-deepseek-v2", "tiny-deepseek-v3"]
+
+
+class Change(Protocol):
+    """Another spec, from an example's text."""
+
+    def __call__(self, page: str, /) -> str: ...
+
+
+class Build(Protocol):
+    """Builds and imports the package of an example; one that is changed has a name of its own."""
+
+    def __call__(self, example: str, change: Change = ..., name: str = ...) -> ModuleType: ...
+
+
+def unchanged(page: str, /) -> str:
+    return page
+
+
+def fresh(package: ModuleType, dtype: torch.dtype = torch.float64, seed: int = 1) -> Any:
+    """A model whose logits are of order one, so that tokens differ in more than rounding."""
+    torch.manual_seed(seed)
+    model = package.Model(package.Config(dtype=dtype))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("router_bias"):
+                parameter.normal_(std=0.1)
+            elif parameter.dim() > 1:
+                parameter.normal_(std=parameter.shape[-1] ** -0.5)
+            else:
+                parameter.normal_(1, 0.1)
+    return model
+
+
+def prompt(package: ModuleType, rows: int = 2, length: int = 9) -> torch.Tensor:
+    draw = torch.Generator().manual_seed(3)
+    return torch.randint(package.Config.vocab_size, (rows, length), generator=draw)
+
+
+def folder_of(package: ModuleType) -> Path:
+    assert package.__file__ is not None
+    return Path(package.__file__).parent
+
+
+def buffers(cache: Any) -> list[torch.Tensor]:
+    """Everything that a cache holds, in an order."""
+    return [buffer for layer in cache.buffers for buffer in layer.values()]
+
+
+def close(found: torch.Tensor, wanted: torch.Tensor) -> None:
+    """Two ways to compute the same in float64 differ by rounding only."""
+    assert found.dtype == torch.float64
+    torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-10)
