@@ -156,7 +156,8 @@ class Compiler:
         dry_run: bool = False,
     ) -> Report:
         """From a spec to a package in `folder`; nothing is written unless all is proved."""
-        folder = folder.absolute() if folder.name in ("", "..") else folder
+        if folder.name in ("", "..") or folder.is_symlink():
+            folder = folder.resolve()
         check_name(folder)
         self.watch("graph")
         model, outcomes = self.rewrite(self.build(spec), passes)

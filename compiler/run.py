@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ def generate(
 ) -> list[int]:
     """The tokens that a package generates after `tokens`, ids separated by commas."""
     prompt = _ids(tokens)
+    if not 0 <= seed < 2**63:
+        raise ArchsmithError(f"--seed is a number from 0 to 2**63 - 1, not {seed}")
     folder = folder.resolve()
     if not (folder / "model.py").is_file():
         raise ArchsmithError(f"{folder} holds no package; `archsmith build` makes one")
@@ -34,8 +37,10 @@ def generate(
     sys.path.insert(0, str(folder.parent))
     module = importlib.import_module(folder.name)
     kind = None if dtype is None else getattr(torch, dtype, None)
-    if dtype is not None and not isinstance(kind, torch.dtype):
-        raise ArchsmithError(f"torch has no dtype {dtype!r}")
+    if dtype is not None and not (isinstance(kind, torch.dtype) and kind.is_floating_point):
+        raise ArchsmithError(f"--dtype is a floating one such as float32, not {dtype!r}")
+    if weights is not None and not weights.is_dir():
+        raise ArchsmithError(f"--weights {weights} is no folder with a checkpoint")
     try:
         torch.manual_seed(seed)
         if weights is not None:
@@ -57,7 +62,6 @@ def generate(
 
 
 def _ids(text: str) -> list[int]:
-    try:
-        return [int(item) for item in text.split(",")]
-    except ValueError:
-        raise ArchsmithError(f"tokens are ids separated by commas, not {text!r}") from None
+    if not re.fullmatch(r"\d{1,18}(,\d{1,18})*", text.replace(" ", "")):
+        raise ArchsmithError(f"tokens are ids separated by commas, not {text!r}")
+    return [int(item) for item in text.split(",")]

@@ -43,6 +43,9 @@ def summary(report: Report, dry_run: bool) -> None:
     title = f"{report.folder} (nothing written)" if dry_run else str(report.folder)
     table = Table(title=title, show_header=False)
     table.add_row("files", str(len(written)))
+    edited = [path for path, what in report.files.items() if what == "edited"]
+    if edited:
+        table.add_row("edited by you", ", ".join(edited))
     table.add_row("target", report.target)
     table.add_row("parameters", f"{report.parameters:,}")
     table.add_row("cache bytes per token", f"{report.cache_bytes_per_token:,}")

@@ -33,6 +33,9 @@ class Code:
     def __mul__(self, other: Code | float) -> Code:
         return Code(f"{self._at(PRODUCT)} * {as_code(other)._at(ATOM)}", PRODUCT)
 
+    def __truediv__(self, other: Code | float) -> Code:
+        return Code(f"{self._at(PRODUCT)} / {as_code(other)._at(ATOM)}", PRODUCT)
+
     def __or__(self, other: Code) -> Code:
         """`self or other`."""
         return Code(f"{self._at(EITHER)} or {other._at(EITHER)}", EITHER)

@@ -36,7 +36,7 @@ class TorchSoftcap(Kernel):
     implements = "softcap"
 
     def call(self, op: Softcap, x: Code, *, phases: tuple[str, ...]) -> Code:
-        return call("torch.tanh", x * (1 / op.cap)) * op.cap
+        return call("torch.tanh", x / op.cap) * op.cap
 
 
 class TorchClamp(Kernel):
