@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ..errors import GraphError
+from .cost import Cost, Sizes
 from .dims import Dim, Which
 from .types import TensorType
 
@@ -65,6 +66,14 @@ class Op:
     def reach(self) -> Dim | None:
         """How many of the last rows of a context a token's result depends on; None: on all."""
         return None
+
+    def cost(self, sizes: Sizes, *operands: TensorType) -> Cost:
+        """What no way to compute this op at its real sizes can avoid.
+
+        Here: no contraction, each operand read once and each result written once.
+        """
+        moved = (*operands, *self.types(*operands))
+        return Cost(bytes=sum(map(sizes.bytes, moved)))
 
     def attributes(self) -> dict[str, Any]:
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}

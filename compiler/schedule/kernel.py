@@ -2,13 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any, ClassVar
 
+from ..ir.cost import Cost, Sizes
 from ..ir.op import Op
 from ..ir.types import TensorType
+from ..machine.target import Target
 from .code import Code
+
+
+@dataclass(frozen=True)
+class Config:
+    """What a Triton kernel is compiled with: its constants, and how many warps and stages."""
+
+    constants: Mapping[str, int] = field(default_factory=dict)
+    num_warps: int = 4
+    num_stages: int = 1
+
+    def options(self) -> dict[str, int]:
+        """As keywords of a launch."""
+        return {**self.constants, "num_warps": self.num_warps, "num_stages": self.num_stages}
+
+
+@dataclass(frozen=True)
+class Use:
+    """One op that a kernel computes in a package, and the tiles that it is compiled with."""
+
+    op: Op
+    operands: tuple[TensorType, ...]
+    tiles: tuple[tuple[int | None, Config], ...] = ()
+    """Up to how many rows a configuration serves, the smallest first; None: any number."""
 
 
 class Kernel:
@@ -23,10 +49,30 @@ class Kernel:
     """The op."""
     functions: ClassVar[tuple[str, ...]] = ()
     """What `model.py` imports from the emitted file."""
+    triton: ClassVar[bool] = False
+    """Whether its file holds Triton kernels, that run on a GPU alone."""
+    reference: ClassVar[str] = ""
+    """The kernel, by name, whose function is this one's path in PyTorch."""
+    ladder: ClassVar[tuple[int, ...]] = ()
+    """Rows of a call (batch x tokens) up to which other tiles may be best, the smallest first."""
 
-    def refuses(self, op: Op, operands: tuple[TensorType, ...], target: Any) -> str | None:
+    def refuses(self, op: Op, operands: tuple[TensorType, ...], target: Target) -> str | None:
         """Say why this kernel cannot compute `op` here, or None."""
         return None
+
+    def cost(self, op: Op, operands: tuple[TensorType, ...], sizes: Sizes, target: Target) -> Cost:
+        """What this way to compute `op` takes, to choose by. Here: the op's own cost, once."""
+        return op.cost(sizes, *operands) + Cost(launches=1)
+
+    def configs(
+        self, op: Op, operands: tuple[TensorType, ...], rows: int, target: Target
+    ) -> Iterator[Config]:
+        """What to compile with for calls of about so many rows, the best first."""
+        yield from ()
+
+    def values(self, uses: tuple[Use, ...]) -> Mapping[str, Any]:
+        """What the template is given beside what all are: Code, numbers and truths."""
+        return {}
 
     # Each kernel names its op's operands, so this is an attribute of a callable type: an override
     # may name its parameters.
