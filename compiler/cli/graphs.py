@@ -1,0 +1,79 @@
+"""Commands about graphs: graph, opt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .options import OUTPUT, PIPELINE, SPEC, write
+
+
+@click.command()
+@SPEC
+@click.option("--block", help="One block only.")
+@click.option("--phase", type=click.Choice(["train", "prefill", "decode"]), default="train")
+@click.option("--after", help="After the passes of the pipeline up to this one.")
+@PIPELINE
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "mermaid", "dot", "svg"]),
+    default="text",
+    show_default=True,
+)
+@OUTPUT
+def graph(
+    spec: Path,
+    block: str | None,
+    phase: str,
+    after: str | None,
+    pipeline: str | None,
+    form: str,
+    output: Path | None,
+) -> None:
+    """Show the graph of a spec, before passes or after some.
+
+    \b
+      archsmith graph model.yaml --block sparse --after fuse-gate-up
+      archsmith graph model.yaml --block sparse --format svg -o sparse.svg
+    """
+    from ..driver import Compiler
+    from ..files import not_itself
+    from ..views import graph as view
+
+    compiler = Compiler.installed("cpu")
+    loaded = compiler.load(spec)
+    not_itself(spec, output)
+    wanted = after is not None or pipeline is not None
+    _, passes = compiler.passes(pipeline or loaded.pipeline) if wanted else ("", [])
+    model = compiler.build(loaded)
+    write(view(compiler, model, passes, block=block, phase=phase, after=after, form=form), output)
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--passes", required=True, help="A pipeline, or passes: a,b{option=1}.")
+@OUTPUT
+def opt(file: Path, passes: str, output: Path | None) -> None:
+    """Run passes on the text form of a graph, each application proved.
+
+    \b
+      archsmith graph model.yaml > model.ir
+      archsmith opt model.ir --passes fuse-gate-up
+    """
+    from ..driver import Compiler
+    from ..files import not_itself, read_text
+    from ..ir.parse import parse_model
+    from ..ir.text import print_model
+
+    compiler = Compiler.installed("cpu")
+    _, chosen = compiler.passes(passes)
+    not_itself(file, output)
+    model = parse_model(read_text(file), compiler.registry.ops)
+    model, outcomes = compiler.rewrite(model, chosen)
+    for outcome in outcomes:
+        click.echo(f"{outcome.name}: applied {outcome.applications} times", err=True)
+        for refusal in outcome.refusals:
+            click.echo(f"  left alone {refusal}", err=True)
+    write(print_model(model), output)

@@ -1,0 +1,85 @@
+"""Commands about packages: build, run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .options import JSON, PIPELINE, SPEC, TARGET
+
+
+@click.command()
+@SPEC
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), required=True, help="The package's folder."
+)
+@TARGET
+@PIPELINE
+@click.option(
+    "--verify-each",
+    type=click.Choice(["numbers", "structure"]),
+    default="numbers",
+    show_default=True,
+    help="How each application of a pass is proved.",
+)
+@click.option("--proof/--no-proof", default=True, help="Prove the emitted package, in torch.")
+@click.option("--force", is_flag=True, help="Overwrite files that were edited.")
+@click.option("--dry-run", is_flag=True, help="Do all but write.")
+@JSON
+def build(
+    spec: Path,
+    output: Path,
+    target: str,
+    pipeline: str | None,
+    verify_each: str,
+    proof: bool,
+    force: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Build a package from a spec, and prove it.
+
+    \b
+      archsmith build model.yaml -o my_model
+
+    The folder is the package, its base name the name to import. Files that you edited are not
+    overwritten, and all others of the folder stay.
+    """
+    from ..driver import Compiler
+    from ..show import Progress, summary
+
+    with Progress() as progress:
+        compiler = Compiler.installed(target, progress.show, numeric=verify_each == "numbers")
+        loaded = compiler.load(spec)
+        name, passes = compiler.passes(pipeline or loaded.pipeline)
+        report = compiler.package(
+            loaded, output, name, passes, prove=proof, force=force, dry_run=dry_run
+        )
+    if as_json:
+        click.echo(json.dumps(report.json(), indent=2))
+    else:
+        summary(report, dry_run)
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--weights", type=click.Path(path_type=Path), help="A Hugging Face checkpoint.")
+@click.option("--tokens", required=True, help="Token ids, separated by commas.")
+@click.option("--max-new", default=32, show_default=True, help="How many tokens to generate.")
+@click.option("--temperature", default=0.0, show_default=True, help="0 takes the likeliest token.")
+@click.option("--top-p", default=1.0, show_default=True)
+@click.option("--seed", default=0, show_default=True, help="Of fresh weights, and of sampling.")
+@click.option("--dtype", help="Another than the spec's: float32, bfloat16, ...")
+@click.option("--device", default="cpu", show_default=True)
+def run(folder: Path, tokens: str, **options: Any) -> None:
+    """Generate tokens with a built package; without --weights, they are random.
+
+    \b
+      archsmith run my_model --weights checkpoint --tokens 1,2,3
+    """
+    from ..run import generate
+
+    click.echo(",".join(map(str, generate(folder, tokens, **options))))
