@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, NoReturn
 
 from ..errors import PluginError
+
+FIGURES = ("shared_memory", "processors", "memory", "bandwidth", "launch")
+TRITON = {"backend", "arch", "warp_size"}
 
 
 @dataclass(frozen=True)
@@ -31,14 +35,52 @@ class Target:
     launch: float = 0.0
     """Seconds that a kernel takes beside its work, one after another in a graph."""
     sources: Mapping[str, str] = field(default_factory=dict)
-    """Where each figure is from."""
+    """Where each figure is from: "bandwidth", "peak.bfloat16", ..."""
 
     @classmethod
     def of(cls, name: str, data: Mapping[str, Any]) -> Target:
-        """Read a target's file; raises `PluginError` for a field that no target has."""
+        """Read a target's file, where a figure is `{value: 4.8e+12, source: datasheet}` and
+        `sources` says what a datasheet is; raises `PluginError` for anything else."""
         known = {f.name for f in fields(cls)} - {"name"}
         unknown = sorted(set(data) - known)
         if unknown or "describes" not in data:
             wrong = f"has no field {unknown[0]}" if unknown else "needs `describes`"
-            raise PluginError(f"target {name}: a target {wrong}; it has {', '.join(sorted(known))}")
-        return cls(name, **{**data, "features": tuple(data.get("features", ()))})
+            _refuse(name, f"a target {wrong}; it has {', '.join(sorted(known))}")
+        triton, titles = data.get("triton"), data.get("sources", {})
+        if triton is not None and not (isinstance(triton, dict) and set(triton) == TRITON):
+            _refuse(name, f"`triton` needs {', '.join(sorted(TRITON))} and nothing else")
+        peak = data.get("peak", {})
+        if not isinstance(titles, dict) or not isinstance(peak, dict):
+            _refuse(name, "`sources` and `peak` are mappings")
+        stated = {key: data[key] for key in FIGURES if key in data}
+        stated |= {f"peak.{dtype}": figure for dtype, figure in peak.items()}
+        read = {key: _figure(name, key, figure, titles) for key, figure in stated.items()}
+        return cls(
+            name,
+            str(data["describes"]),
+            tuple(data.get("features", ())),
+            triton,
+            shared_memory=int(read.get("shared_memory", 0)),
+            processors=int(read.get("processors", 1)),
+            memory=int(read.get("memory", 0)),
+            bandwidth=read.get("bandwidth", 0.0),
+            peak={dtype: read[f"peak.{dtype}"] for dtype in peak},
+            launch=read.get("launch", 0.0),
+            sources={key: str(titles[figure["source"]]) for key, figure in stated.items()},
+        )
+
+
+def _figure(name: str, key: str, figure: Any, titles: Mapping[str, Any]) -> float:
+    if not isinstance(figure, dict) or set(figure) != {"value", "source"}:
+        _refuse(name, f"{key} has no source; write {key}: {{value: ..., source: ...}}")
+    value, source = figure["value"], figure["source"]
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not (number and math.isfinite(value) and value > 0):
+        _refuse(name, f"{key} is {value!r}, which is no number above zero")
+    if source not in titles:
+        _refuse(name, f"{key} is from {source!r}, of which `sources` says nothing")
+    return float(value)
+
+
+def _refuse(name: str, why: str) -> NoReturn:
+    raise PluginError(f"target {name}: {why}")
