@@ -32,6 +32,11 @@ class Sizes:
         """The new tokens of all rows."""
         return self.batch * self.tokens
 
+    def slots(self, window: int | None = None) -> int:
+        """Slots that some query of a row sees, in all rows."""
+        reach = self.context if window is None else min(self.context, window + self.tokens - 1)
+        return self.batch * reach
+
     def pairs(self, window: int | None = None) -> int:
         """Pairs of a query and a slot that it sees, in all rows: a query sees the slots up to its
         own, and of these the last `window`."""

@@ -67,13 +67,22 @@ class Op:
         """How many of the last rows of a context a token's result depends on; None: on all."""
         return None
 
+    def linear_in(self, varying: tuple[bool, ...]) -> bool:
+        """Whether the results are linear in the operands that vary by token, all taken together."""
+        return self.linear
+
+    def share(self, rows: int, *operands: TensorType) -> tuple[float, ...]:
+        """The part of each operand that so many tokens are expected to need."""
+        return (1.0,) * len(operands)
+
     def cost(self, sizes: Sizes, *operands: TensorType) -> Cost:
         """What no way to compute this op at its real sizes can avoid.
 
-        Here: no contraction, each operand read once and each result written once.
+        Here: no contraction, what is needed of each operand read once, each result written once.
         """
-        moved = (*operands, *self.types(*operands))
-        return Cost(bytes=sum(map(sizes.bytes, moved)))
+        shares = self.share(sizes.rows, *operands)
+        read = sum(part * sizes.bytes(t) for part, t in zip(shares, operands, strict=True))
+        return Cost(bytes=read + sum(map(sizes.bytes, self.types(*operands))))
 
     def attributes(self) -> dict[str, Any]:
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}

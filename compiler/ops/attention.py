@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..ir.cost import Cost, Sizes
 from ..ir.dims import CONTEXT, TOKENS, Dim
 from ..ir.op import Array, Indices, Op, require
-from ..ir.types import TensorType
+from ..ir.types import BYTES, TensorType
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,10 @@ class Cached(Op):
             x.shape[:2] == positions.shape and TOKENS in x.shape, f"{x} holds no rows of tokens"
         )
         return x.over(TOKENS, CONTEXT)
+
+    def cost(self, sizes: Sizes, x: TensorType, positions: TensorType) -> Cost:
+        """The new rows are copied to the cache; the context costs whoever reads it."""
+        return Cost(bytes=2 * sizes.bytes(x) + sizes.bytes(positions))
 
     def reference(
         self, x: Array, positions: Indices, rows: Array | None
@@ -86,6 +91,24 @@ class Attend(Op):
 
     def reach(self) -> Dim | None:
         return self.window
+
+    def cost(
+        self,
+        sizes: Sizes,
+        q: TensorType,
+        k: TensorType,
+        v: TensorType,
+        positions: TensorType,
+        *sinks: TensorType,
+    ) -> Cost:
+        """Two products for each pair of a query and a slot that it sees; of the context, the rows
+        that some query sees, once for all heads of a group."""
+        window = None if self.window is None else self.window.size
+        ends = k.row[-1].size + v.row[-1].size
+        flops = 2 * sizes.pairs(window) * q.row[0].size * ends
+        call = (q, positions, *sinks, *self.types(q, k, v, positions, *sinks))
+        row = BYTES[k.dtype] * k.row[0].size * ends
+        return Cost(flops, sum(map(sizes.bytes, call)) + sizes.slots(window) * row)
 
     def reference(
         self, q: Array, k: Array, v: Array, positions: Indices, sinks: Array | None = None

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..ir.cost import Cost, Sizes
 from ..ir.dims import Dim
 from ..ir.op import Array, Indices, Op, require
 from ..ir.types import TensorType
@@ -39,6 +40,19 @@ class Einsum(Op):
         require(set(result) <= set(axes), f"{self.equation} gives an axis that no operand has")
         return TensorType(operands[0].dtype, tuple(axes[letter] for letter in result))
 
+    def linear_in(self, varying: tuple[bool, ...]) -> bool:
+        return sum(varying) == 1  # a product of two is linear in each, not in both
+
+    def cost(self, sizes: Sizes, *operands: TensorType) -> Cost:
+        """Two operations for each combination of all letters, where any is summed."""
+        left, result = self.equation.split("->")
+        axes: dict[str, Dim | str] = {}
+        for term, operand in zip(left.split(","), operands, strict=True):
+            axes |= zip(term, operand.shape, strict=True)
+        summed = len(operands) > 1 and set(axes) > set(result)
+        every = sizes.count(TensorType(operands[0].dtype, tuple(axes.values())))
+        return Cost(flops=2 * every if summed else 0) + super().cost(sizes, *operands)
+
     def reference(self, *operands: Array) -> Array:
         return np.asarray(np.einsum(self.equation, *operands, optimize=True))
 
@@ -53,6 +67,11 @@ class Embed(Op):
         require(tokens.dtype == "int64", f"tokens are {tokens}")
         require(len(weight.shape) == 2, f"an embedding is [vocabulary, width], not {weight}")
         return TensorType(weight.dtype, (*tokens.shape, weight.shape[1]))
+
+    def cost(self, sizes: Sizes, tokens: TensorType, weight: TensorType) -> Cost:
+        """The rows that are named are copied."""
+        (rows,) = self.types(tokens, weight)
+        return Cost(bytes=sizes.bytes(tokens) + 2 * sizes.bytes(rows))
 
     def reference(self, tokens: Indices, weight: Array) -> Array:
         return np.asarray(weight[tokens])

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..ir.cost import Cost, Sizes
 from ..ir.dims import ONE, Dim
 from ..ir.op import Array, Indices, Op, require
 from ..ir.types import TensorType
@@ -111,6 +112,12 @@ class Experts(Op):
         require(gate == up, f"gate is {gate}, up {up}")
         return _infer_experts(self.activation, x, index, weight, gate, down)
 
+    def share(self, rows: int, *operands: TensorType) -> tuple[float, ...]:
+        return _share_of_experts(rows, operands)
+
+    def cost(self, sizes: Sizes, *operands: TensorType) -> Cost:
+        return super().cost(sizes, *operands) + _products(sizes, operands)
+
     def reference(
         self, x: Array, index: Indices, weight: Array, gate: Array, up: Array, down: Array
     ) -> Array:
@@ -142,11 +149,32 @@ class FusedExperts(Op):
         gate = TensorType(gate_up.dtype, (count, rows // 2, width))
         return _infer_experts(self.activation, x, index, weight, gate, down)
 
+    def share(self, rows: int, *operands: TensorType) -> tuple[float, ...]:
+        return _share_of_experts(rows, operands)
+
+    def cost(self, sizes: Sizes, *operands: TensorType) -> Cost:
+        return super().cost(sizes, *operands) + _products(sizes, operands)
+
     def reference(
         self, x: Array, index: Indices, weight: Array, gate_up: Array, down: Array
     ) -> Array:
         gate, up = np.split(gate_up, 2, axis=1)
         return Experts(self.activation).reference(x, index, weight, gate, up, down)
+
+
+def _share_of_experts(rows: int, operands: tuple[TensorType, ...]) -> tuple[float, ...]:
+    """The part of the experts that some row is expected to choose, were all equally likely."""
+    _, index, _, *weights = operands
+    experts, top_k = weights[-1].row[0].size, index.row[0].size
+    chosen = 1 - (1 - top_k / experts) ** rows
+    return (*(1.0,) * 3, *(chosen,) * len(weights))
+
+
+def _products(sizes: Sizes, operands: tuple[TensorType, ...]) -> Cost:
+    """Each row passes through the gate, up and down of the experts that it chose."""
+    _, index, _, *_, down = operands
+    _, width, inner = down.row
+    return Cost(flops=2 * sizes.count(index) * 3 * width.size * inner.size)
 
 
 def _infer_experts(

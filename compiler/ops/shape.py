@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..ir.cost import Cost, Sizes
 from ..ir.dims import Dim, product, total
 from ..ir.op import Array, Op, require
 from ..ir.types import TensorType
@@ -30,6 +31,9 @@ class Split(Op):
         return tuple(
             TensorType(x.dtype, (*x.shape[:at], size, *x.shape[at + 1 :])) for size in self.sizes
         )
+
+    def cost(self, sizes: Sizes, *operands: TensorType) -> Cost:
+        return Cost()  # a view
 
     def reference(self, x: Array) -> tuple[Array, ...]:
         ends = np.cumsum([int(size) for size in self.sizes])
@@ -78,6 +82,9 @@ class Unflatten(Op):
         require(product(self.sizes) == x.shape[at], f"sizes do not make axis {self.axis} of {x}")
         return TensorType(x.dtype, (*x.shape[:at], *self.sizes, *x.shape[at + 1 :]))
 
+    def cost(self, sizes: Sizes, *operands: TensorType) -> Cost:
+        return Cost()  # a view
+
     def reference(self, x: Array) -> Array:
         at = x.ndim + self.axis
         return x.reshape(*x.shape[:at], *map(int, self.sizes), *x.shape[at + 1 :])
@@ -101,6 +108,9 @@ class Flatten(Op):
             raise AssertionError
         return TensorType(x.dtype, (*x.shape[:at], first * second, *x.shape[at + 2 :]))
 
+    def cost(self, sizes: Sizes, *operands: TensorType) -> Cost:
+        return Cost()  # a view
+
     def reference(self, x: Array) -> Array:
         at = x.ndim + self.axis
         return x.reshape(*x.shape[:at], -1, *x.shape[at + 2 :])
@@ -117,6 +127,9 @@ class Expand(Op):
 
     def infer(self, x: TensorType) -> TensorType:
         return TensorType(x.dtype, (*x.shape[:-1], self.count, x.shape[-1]))
+
+    def cost(self, sizes: Sizes, *operands: TensorType) -> Cost:
+        return Cost()  # a view
 
     def reference(self, x: Array) -> Array:
         return np.repeat(x[..., None, :], int(self.count), axis=-2)
