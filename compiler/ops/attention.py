@@ -32,8 +32,9 @@ class Cached(Op):
         )
         return x.over(TOKENS, CONTEXT)
 
-    def cost(self, sizes: Sizes, x: TensorType, positions: TensorType) -> Cost:
+    def cost(self, sizes: Sizes, *operands: TensorType) -> Cost:
         """The new rows are copied to the cache; the context costs whoever reads it."""
+        x, positions = operands
         return Cost(bytes=2 * sizes.bytes(x) + sizes.bytes(positions))
 
     def reference(
@@ -92,21 +93,14 @@ class Attend(Op):
     def reach(self) -> Dim | None:
         return self.window
 
-    def cost(
-        self,
-        sizes: Sizes,
-        q: TensorType,
-        k: TensorType,
-        v: TensorType,
-        positions: TensorType,
-        *sinks: TensorType,
-    ) -> Cost:
+    def cost(self, sizes: Sizes, *operands: TensorType) -> Cost:
         """Two products for each pair of a query and a slot that it sees; of the context, the rows
         that some query sees, once for all heads of a group."""
+        q, k, v, *rest = operands
         window = None if self.window is None else self.window.size
         ends = k.row[-1].size + v.row[-1].size
         flops = 2 * sizes.pairs(window) * q.row[0].size * ends
-        call = (q, positions, *sinks, *self.types(q, k, v, positions, *sinks))
+        call = (q, *rest, *self.types(*operands))
         row = BYTES[k.dtype] * k.row[0].size * ends
         return Cost(flops, sum(map(sizes.bytes, call)) + sizes.slots(window) * row)
 

@@ -68,9 +68,10 @@ class Embed(Op):
         require(len(weight.shape) == 2, f"an embedding is [vocabulary, width], not {weight}")
         return TensorType(weight.dtype, (*tokens.shape, weight.shape[1]))
 
-    def cost(self, sizes: Sizes, tokens: TensorType, weight: TensorType) -> Cost:
+    def cost(self, sizes: Sizes, *operands: TensorType) -> Cost:
         """The rows that are named are copied."""
-        (rows,) = self.types(tokens, weight)
+        tokens, _ = operands
+        (rows,) = self.types(*operands)
         return Cost(bytes=sizes.bytes(tokens) + 2 * sizes.bytes(rows))
 
     def reference(self, tokens: Indices, weight: Array) -> Array:
