@@ -38,7 +38,8 @@ class Writer:
     """
 
     graph: Graph
-    kernel: Callable[[Node], Kernel]
+    kernels: Callable[[Node], list[tuple[tuple[str, ...], Kernel]]]
+    """The kernels of a node, each with the phases that it serves."""
     phases: tuple[str, ...]
     given: Mapping[str, Code]
     which: Which = "size"
@@ -46,6 +47,8 @@ class Writer:
     targets: tuple[str, ...] = ()
     """Assign the outputs to these variables, instead of returning them."""
     reserved: frozenset[str] = RESERVED
+    condition: Callable[[tuple[str, ...]], str] = " or ".join
+    """What holds in some of the phases alone, as a test."""
     windows: Mapping[str, str] = field(default_factory=dict)
     """Which cache an op reads that keeps a window of rows only, by the op's node."""
     block: str = ""
@@ -79,6 +82,9 @@ class Writer:
         if node.op.stateful:
             self._cached(node)
             return
+        if len(self.kernels(node)) > 1:
+            self._branches(node)
+            return
         folded = self._expression(node)
         if self._folds(node):
             while len(folded.code.text) > FOLDED and self._settle_longest(node):
@@ -89,13 +95,33 @@ class Writer:
             folded = self._expression(node)
         self._statement(node, folded)
 
-    def _expression(self, node: Node) -> Folded:
+    def _expression(self, node: Node, kernel: Kernel | None = None) -> Folded:
+        """What gives a node's results, by its one kernel or by this one of several."""
         assert node.op is not None
         operands = [self._code[v] for v in self.graph.operands(node)]
         op = node.op.at(self.which)
         codes = (o.code for o in operands)
-        code = self.kernel(node).call(op, *codes, phases=self.phases, **self._held(node))
+        kernel = kernel or self.kernels(node)[0][1]
+        code = kernel.call(op, *codes, phases=self.phases, **self._held(node))
         return Folded(code, tuple(leaf for o in operands for leaf in o.leaves))
+
+    def _branches(self, node: Node) -> None:
+        """A statement for each of a node's kernels, where its phases have unlike ones."""
+        while self._settle_longest(node):
+            pass
+        # The rarest phase is tested for; the others come last.
+        kernels = sorted(self.kernels(node), key=lambda served: len(served[0]))
+        codes = [self._expression(node, kernel).code for _, kernel in kernels]
+        self._heading(node)
+        self._consume(self._expression(node))
+        targets = [self._bind(v) for v in node.results]
+        margin = " " * self.indent
+        for i, ((phases, _), code) in enumerate(zip(kernels, codes, strict=True)):
+            test = f"{'elif' if i else 'if'} {self.condition(phases)}:"
+            self.lines.append(margin + ("else:" if i == len(kernels) - 1 else test))
+            self.lines += statement(f"{', '.join(targets)} = {code.text}", self.indent + 4)
+        self._guarded = False
+        self._trace(tuple(zip(targets, node.results, strict=True)), self.indent)
 
     def _held(self, node: Node) -> dict[str, Code]:
         """For an op that reads a cache with a window of rows: the positions that these have."""
@@ -209,10 +235,13 @@ class Writer:
     ) -> None:
         self.lines += statement(text, self.indent + 4 * guarded, comment)
         self._guarded = guarded
+        self._trace(values, self.indent + 4 * guarded)
+
+    def _trace(self, values: tuple[tuple[str, Value], ...], indent: int) -> None:
         for variable, value in values if self.trace else ():
             if variable != "_":
                 told = call("trace", self.block, value.name, name(variable))
-                self.lines += statement(told.text, self.indent + 4 * guarded)
+                self.lines += statement(told.text, indent)
 
     def _consume(self, folded: Folded) -> None:
         self._needs.subtract(folded.leaves)

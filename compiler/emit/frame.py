@@ -46,6 +46,16 @@ class Frame:
                 files.setdefault(kernel.stem(), set()).update(kernel.functions)
         return [(stem, sorted(files[stem])) for stem in sorted(files)]
 
+    def condition(self, phases: tuple[str, ...]) -> str:
+        """What holds in these phases alone, in a function that all run."""
+        x = self.stream[0]
+        tests = {
+            "train": "cache is None",
+            "prefill": f"{x}.shape[1] > 1",
+            "decode": f"{x}.shape[1] == 1",
+        }
+        return " or ".join(tests[phase] for phase in phases)
+
     @property
     def stream(self) -> tuple[str, ...]:
         """What flows from layer to layer, as variables."""
@@ -140,18 +150,19 @@ class Frame:
         kept = windows(block)
         read = {n.name: cache for n, (cache, *_) in caches_read(graph) if cache in kept}
 
-        def kernel(node: Node) -> Any:
-            return self.plan.kernel(block.name, phases, node.name)
+        def kernels(node: Node) -> Any:
+            return self.plan.kernels(block.name, phases, node.name)
 
         return Writer(
             graph,
-            kernel,
+            kernels,
             phases,
             {**given, **params},
             self.which,
             indent,
             reserved=RESERVED | functions | set(self.layer_arguments) - set(self.stream),
             windows=read,
+            condition=self.condition,
             block=block.name,
             trace=self.trace,
         )

@@ -12,12 +12,6 @@ from .frame import Frame, definition, invariant_nodes
 from .layout import docstring, statement
 from .values import Name, Source
 
-_TEST = {
-    "train": "cache is None",
-    "prefill": "{x}.shape[1] > 1",
-    "decode": "{x}.shape[1] == 1",
-}
-
 
 @dataclass(frozen=True)
 class Method:
@@ -96,8 +90,7 @@ class LayerWriter:
         lines: list[str] = []
         *others, last = self.block.graphs
         for phases in others:
-            condition = " or ".join(_TEST[phase] for phase in phases)
-            lines.append(f"        if {condition.format(x=self.frame.stream[0])}:")
+            lines.append(f"        if {self.frame.condition(phases)}:")
             lines += statement(f"return {self._passed_on(phases)}", 12)
         lines += statement(f"return {self._passed_on(last)}", 8)
         return Source((*self._signature("forward", PHASES).lines, *lines))

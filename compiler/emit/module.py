@@ -92,7 +92,7 @@ class Module(Frame):
             operands = [name(value.name) for value in graph.operands(node)]
             assert node.op is not None
             phases = next(p for p, g in self.block(block).graphs.items() if g is graph)
-            kernel = self.plan.kernel(block, phases, node.name)
+            (_, kernel), *_ = self.plan.kernels(block, phases, node.name)
             code = kernel.call(node.op.at(self.which), *operands, phases=phases)
             lines += statement(f"{', '.join(variables)} = {code.text}", 8)
         return Source(tuple(lines))

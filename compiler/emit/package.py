@@ -11,10 +11,11 @@ from ..errors import PluginError
 from ..ir.count import cache_bytes, parameters
 from ..ir.dims import Which
 from ..ir.model import EMBED, HEAD, Param
+from ..ir.types import BYTES
 from ..schedule.code import string, tuple_of
-from ..schedule.kernel import Kernel
 from ..schedule.select import Plan
 from .environment import render
+from .kernels import kernel_files, library_file
 from .layout import WIDTH, statement
 from .module import Module
 from .tensors import table
@@ -27,6 +28,7 @@ TEMPLATES = (
     "checkpoint.py",
     "generate.py",
     "kernels.py",
+    "library.py",
     "model.py",
     "ring.py",
     "test_package.py",
@@ -94,12 +96,12 @@ def emit(
     }
     if module.windowed:
         files["ring.py"] = render(templates["ring.py"], values)
-    for kernel in _files(plan):
-        template = kernel.template()
-        assert template is not None  # it has functions, so it has a file
-        files[f"kernels/{kernel.stem()}.py"] = render(template, values)
+    files |= kernel_files(plan, values)
     header = _header(plan, facts)
     files = {p: header + t if p.endswith(".py") else t for p, t in files.items()}
+    if any(kernel.triton for kernel in plan.used()):
+        library = library_file(templates["library.py"], files, BYTES[plan.model.dtype])
+        files["kernels/library.py"] = header + library
     files["config.json"] = f"{Json(_config(plan, facts))}\n"
     files[PLAN] = f"{Json(_plan(plan, facts, files))}\n"
     return dict(sorted(files.items()))
@@ -167,12 +169,6 @@ class _Tensors:
         return Source(tuple(table(params, owner, self.which, indent)))
 
 
-def _files(plan: Plan) -> list[Kernel]:
-    """One kernel for each emitted file of kernels."""
-    found = {kernel.stem(): kernel for kernel in plan.used() if kernel.functions}
-    return [found[stem] for stem in sorted(found)]
-
-
 def _unused(plan: Plan) -> list[str]:
     """Patterns of the tensors that may be there and are not read."""
     dropped = {t for block in plan.model.blocks.values() for t in block.unused}
@@ -203,9 +199,6 @@ def _config(plan: Plan, facts: Facts) -> dict[str, Any]:
 
 
 def _plan(plan: Plan, facts: Facts, files: Mapping[str, str]) -> dict[str, Any]:
-    kernels: dict[str, dict[str, str]] = {}
-    for choice in plan.choices:
-        kernels.setdefault(choice.block, {})[choice.op] = choice.kernel.name
     return {
         "archsmith": facts.version,
         "spec": plan.model.name,
@@ -213,7 +206,26 @@ def _plan(plan: Plan, facts: Facts, files: Mapping[str, str]) -> dict[str, Any]:
         "pipeline": facts.pipeline,
         "parameters": parameters(plan.model),
         "cache_bytes_per_token": cache_bytes(plan.model),
-        "kernels": kernels,
+        "kernels": {block: _chosen(plan, block) for block in plan.model.blocks},
         "certificate": facts.certificate,
         "files": {path: digest(text) for path, text in files.items()},
     }
+
+
+def _chosen(plan: Plan, block: str) -> list[dict[str, Any]]:
+    """The kernels of a block: what each computes, in which phases, and why no other does."""
+    entries: dict[str, dict[str, Any]] = {}
+    for choice in plan.choices:
+        if choice.block != block:
+            continue
+        tiles = plan.use(choice).tiles
+        entry: dict[str, Any] = {"op": choice.op.name, "kernel": choice.kernel.name}
+        if tiles:
+            entry["tiles"] = [{"rows": limit, **config.options()} for limit, config in tiles]
+        if choice.refusals:
+            entry["refused"] = dict(choice.refusals)
+        found = entries.setdefault(str(entry), {**entry, "nodes": [], "phases": []})
+        for key, value in (("nodes", choice.node), ("phases", choice.phase)):
+            if value not in found[key]:
+                found[key].append(value)
+    return list(entries.values())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import keyword
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,6 +77,12 @@ def tuple_of(*items: Any) -> Code:
     return Code(f"({texts[0]},)" if len(texts) == 1 else f"({', '.join(texts)})")
 
 
+def dict_of(items: Mapping[Any, Any]) -> Code:
+    """`{key: value, ...}`."""
+    texts = [f"{as_code(key).text}: {as_code(value).text}" for key, value in items.items()]
+    return Code(f"{{{', '.join(texts)}}}")
+
+
 def as_code(value: Any) -> Code:
     """Code as it is, a constant as its literal; raises `GraphError` for anything else."""
     if isinstance(value, Code):
@@ -87,6 +94,8 @@ def as_code(value: Any) -> Code:
         return Code(text, ATOM if value >= 0 else PRODUCT)
     if isinstance(value, tuple):
         return tuple_of(*value)
+    if isinstance(value, Mapping):
+        return dict_of(value)
     raise GraphError(f"{value!r} has no literal")
 
 

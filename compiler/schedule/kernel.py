@@ -8,7 +8,6 @@ from importlib.resources import files
 from typing import Any, ClassVar
 
 from ..ir.cost import Cost, Sizes
-from ..ir.op import Op
 from ..ir.types import TensorType
 from ..machine.target import Target
 from .code import Code
@@ -20,18 +19,20 @@ class Config:
 
     constants: Mapping[str, int] = field(default_factory=dict)
     num_warps: int = 4
-    num_stages: int = 1
+    num_stages: int | None = None
+    """How many steps of a loop are in flight; None where there is no loop."""
 
     def options(self) -> dict[str, int]:
         """As keywords of a launch."""
-        return {**self.constants, "num_warps": self.num_warps, "num_stages": self.num_stages}
+        stages = {} if self.num_stages is None else {"num_stages": self.num_stages}
+        return {**self.constants, "num_warps": self.num_warps, **stages}
 
 
 @dataclass(frozen=True)
 class Use:
     """One op that a kernel computes in a package, and the tiles that it is compiled with."""
 
-    op: Op
+    op: Any
     operands: tuple[TensorType, ...]
     tiles: tuple[tuple[int | None, Config], ...] = ()
     """Up to how many rows a configuration serves, the smallest first; None: any number."""
@@ -50,27 +51,37 @@ class Kernel:
     functions: ClassVar[tuple[str, ...]] = ()
     """What `model.py` imports from the emitted file."""
     triton: ClassVar[bool] = False
-    """Whether its file holds Triton kernels, that run on a GPU alone."""
+    """Whether its file holds Triton kernels, which run on a GPU alone."""
     reference: ClassVar[str] = ""
     """The kernel, by name, whose function is this one's path in PyTorch."""
     ladder: ClassVar[tuple[int, ...]] = ()
     """Rows of a call (batch x tokens) up to which other tiles may be best, the smallest first."""
 
-    def refuses(self, op: Op, operands: tuple[TensorType, ...], target: Target) -> str | None:
+    # `op` is of the class that a kernel implements, which its override may say.
+
+    def refuses(self, op: Any, operands: tuple[TensorType, ...], target: Target) -> str | None:
         """Say why this kernel cannot compute `op` here, or None."""
         return None
 
-    def cost(self, op: Op, operands: tuple[TensorType, ...], sizes: Sizes, target: Target) -> Cost:
+    def cost(self, op: Any, operands: tuple[TensorType, ...], sizes: Sizes, target: Target) -> Cost:
         """What this way to compute `op` takes, to choose by. Here: the op's own cost, once."""
-        return op.cost(sizes, *operands) + Cost(launches=1)
+        cost: Cost = op.cost(sizes, *operands)
+        return cost + Cost(launches=1) if cost.bytes else cost  # a view is no launch
 
     def configs(
-        self, op: Op, operands: tuple[TensorType, ...], rows: int, target: Target
+        self, op: Any, operands: tuple[TensorType, ...], rows: int, target: Target
     ) -> Iterator[Config]:
         """What to compile with for calls of about so many rows, the best first."""
         yield from ()
 
-    def values(self, uses: tuple[Use, ...]) -> Mapping[str, Any]:
+    def tables(self, uses: tuple[Use, ...], target: Target) -> Mapping[str, Any]:
+        """Constants of the emitted file, by name: numbers, strings, and dictionaries of them.
+
+        The template is given each as the statement that defines it, `{{ tables.NAME }}`.
+        """
+        return {}
+
+    def values(self, uses: tuple[Use, ...], target: Target) -> Mapping[str, Any]:
         """What the template is given beside what all are: Code, numbers and truths."""
         return {}
 

@@ -1,50 +1,109 @@
-"""From a model to a plan: which kernel computes each op, and why the others do not."""
+"""From a model to a plan: which kernel computes each op in each phase, and why no other does."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from ..errors import ArchsmithError
+from ..ir.cost import Cost, Sizes
+from ..ir.graph import Graph
 from ..ir.model import Model
-from .kernel import Kernel
+from ..ir.op import Op
+from ..ir.types import TensorType
+from ..machine.roofline import floor, order
+from ..machine.target import Target
+from .kernel import Config, Kernel, Use
+
+CALLS: Mapping[str, Sizes] = {
+    "train": Sizes(batch=1, tokens=4096, context=4096),
+    "prefill": Sizes(batch=1, tokens=4096, context=4096),
+    "decode": Sizes(batch=1, tokens=1, context=4096),
+}
+"""The calls that kernels are chosen for, where nothing is said of them."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The kernel of one op of a block, and what the kernels that were not taken say."""
+    """The kernel of one op of a block in one phase, and why each other one was not taken."""
 
     block: str
-    phases: tuple[str, ...]
+    phase: str
     node: str
-    op: str
+    op: Op
+    operands: tuple[TensorType, ...]
     kernel: Kernel
     refusals: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A model, and the kernel of each of its ops."""
+    """A model, and the kernel of each of its ops in each phase."""
 
     model: Model
+    target: Target
     choices: tuple[Choice, ...]
+    calls: Mapping[str, Sizes] = field(default_factory=lambda: dict(CALLS))
+    references: tuple[Kernel, ...] = ()
+    """Kernels that no op was given, but that are the path in PyTorch of one that was."""
 
-    def kernel(self, block: str, phases: tuple[str, ...], node: str) -> Kernel:
-        return next(
-            choice.kernel
-            for choice in self.choices
-            if (choice.block, choice.phases, choice.node) == (block, phases, node)
-        )
+    def kernels(
+        self, block: str, phases: tuple[str, ...], node: str
+    ) -> list[tuple[tuple[str, ...], Kernel]]:
+        """The kernels of a node in these phases, each with the phases it serves."""
+        found: dict[str, tuple[tuple[str, ...], Kernel]] = {}
+        for choice in self._choices[block, node]:
+            if choice.phase in phases:
+                served, _ = found.get(choice.kernel.name, ((), choice.kernel))
+                found[choice.kernel.name] = (*served, choice.phase), choice.kernel
+        return list(found.values())
 
     def used(self) -> Iterator[Kernel]:
-        """Each kernel once, by name."""
+        """Each kernel that an op was given once, by name."""
         found = {choice.kernel.name: choice.kernel for choice in self.choices}
         yield from (found[name] for name in sorted(found))
 
+    def emitted(self) -> Iterator[Kernel]:
+        """Each kernel that has a file in the package once, by name."""
+        found = {kernel.name: kernel for kernel in (*self.used(), *self.references)}
+        yield from (found[name] for name in sorted(found) if found[name].functions)
 
-def select(model: Model, kernels: Mapping[str, type[Kernel]], target: Any) -> Plan:
-    """Take, for every op, the first kernel by name that does not refuse it.
+    def uses(self, kernel: Kernel) -> tuple[Use, ...]:
+        """What a kernel computes in the package: each kind of op and operands once."""
+        found = {
+            (choice.op, choice.operands): self.use(choice)
+            for choice in self.choices
+            if choice.kernel.name == kernel.name
+        }
+        return tuple(found.values())
+
+    def use(self, choice: Choice) -> Use:
+        """What a choice is compiled with."""
+        key = choice.kernel.name, choice.op, choice.operands
+        if key not in self._uses:
+            self._uses[key] = use(choice.kernel, choice.op, choice.operands, self.target)
+        return self._uses[key]
+
+    @cached_property
+    def _uses(self) -> dict[tuple[str, Op, tuple[TensorType, ...]], Use]:
+        return {}
+
+    @cached_property
+    def _choices(self) -> dict[tuple[str, str], list[Choice]]:
+        found: dict[tuple[str, str], list[Choice]] = {}
+        for choice in self.choices:
+            found.setdefault((choice.block, choice.node), []).append(choice)
+        return found
+
+
+def select(
+    model: Model,
+    kernels: Mapping[str, type[Kernel]],
+    target: Target,
+    calls: Mapping[str, Sizes] = CALLS,
+) -> Plan:
+    """Take, for every op and phase, the kernel that takes least of those that do not refuse.
 
     Raises `ArchsmithError` where all refuse, with their reasons.
     """
@@ -54,23 +113,60 @@ def select(model: Model, kernels: Mapping[str, type[Kernel]], target: Any) -> Pl
     choices = []
     for block in model.blocks.values():
         for phases, graph in block.graphs.items():
-            for node in graph.nodes():
-                if node.op is None:
-                    continue
-                types = tuple(v.type for v in graph.operands(node))
-                refusals: list[tuple[str, str]] = []
-                for kernel in by_op.get(node.op.name, []):
-                    reason = kernel.refuses(node.op, types, target)
-                    if reason is None:
-                        break
-                    refusals.append((kernel.name, reason))
-                else:
-                    why = "; ".join(f"{name}: {reason}" for name, reason in refusals)
-                    raise ArchsmithError(
-                        f"no kernel computes {node.op.name} of block {block.name}, %{node.name}"
-                        f" ({why or 'none implements it'})"
-                    )
-                choices.append(
-                    Choice(block.name, phases, node.name, node.op.name, kernel, tuple(refusals))
-                )
-    return Plan(model, tuple(choices))
+            for phase in phases:
+                for choice in _chosen(graph, by_op, target, calls[phase], model.dtype):
+                    choices.append(replace(choice, block=block.name, phase=phase))
+    wanted = {choice.kernel.reference for choice in choices} - {""}
+    references = tuple(kernels[name]() for name in sorted(wanted))
+    return Plan(model, target, tuple(choices), calls, references)
+
+
+def use(kernel: Kernel, op: Op, operands: tuple[TensorType, ...], target: Target) -> Use:
+    """A kernel's tiles for one op: the best configuration for each number of rows."""
+    tiles: list[tuple[int | None, Config]] = []
+    most = 4 * kernel.ladder[-1] if kernel.ladder else 1
+    for limit in (*kernel.ladder, None):
+        best = next(iter(kernel.configs(op, operands, limit or most, target)), None)
+        if best is None:
+            continue
+        if tiles and tiles[-1][1] == best:
+            tiles.pop()
+        tiles.append((limit, best))
+    return Use(op, operands, tuple(tiles))
+
+
+def _chosen(
+    graph: Graph, by_op: Mapping[str, list[Kernel]], target: Target, sizes: Sizes, dtype: str
+) -> Iterator[Choice]:
+    """The choices for one graph in one phase, whose block and phase are not yet said."""
+    for node in graph.nodes():
+        if node.op is None:
+            continue
+        types = tuple(value.type for value in graph.operands(node))
+        refusals: dict[str, str] = {}
+        costs: dict[str, Cost] = {}
+        able: dict[str, Kernel] = {}
+        for kernel in by_op.get(node.op.name, []):
+            reason = kernel.refuses(node.op, types, target)
+            if reason is not None:
+                refusals[kernel.name] = reason
+                continue
+            able[kernel.name] = kernel
+            costs[kernel.name] = kernel.cost(node.op, types, sizes, target)
+        if not able:
+            why = "; ".join(f"{name}: {reason}" for name, reason in refusals.items())
+            raise ArchsmithError(
+                f"no kernel computes {node.op.name} of %{node.name} ({why or 'none implements it'})"
+            )
+        best = min(able, key=lambda name: (*order(costs[name], dtype, target), name))
+        for name in able:
+            if name != best:
+                told = (_told(costs[n], dtype, target) for n in (name, best))
+                refusals[name] = "takes {}, {best} {}".format(*told, best=best)
+        yield Choice("", "", node.name, node.op, types, able[best], tuple(sorted(refusals.items())))
+
+
+def _told(cost: Cost, dtype: str, target: Target) -> str:
+    """What a way to compute an op takes, in words."""
+    found = floor(cost, dtype, target)
+    return f"{found.seconds * 1e6:.3g} us" if found else f"{cost.bytes:.3g} bytes"

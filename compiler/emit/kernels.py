@@ -1,0 +1,51 @@
+"""The files of kernels: each family's text, and how its functions become operators."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..machine.target import Target
+from ..schedule.code import as_code
+from ..schedule.kernel import Kernel, Use
+from ..schedule.select import Plan
+from .environment import render
+from .layout import statement
+from .values import Source, Text
+from .write import digest
+
+
+def kernel_files(plan: Plan, values: Mapping[str, Any]) -> dict[str, str]:
+    """Each file of kernels by its path; where several kernels share one, that in Triton writes it.
+
+    `values` are what all templates are given.
+    """
+    kernels = sorted(plan.emitted(), key=lambda kernel: kernel.triton)
+    owners = {kernel.stem(): kernel for kernel in kernels}
+    return {
+        f"kernels/{stem}.py": kernel_file(
+            owners[stem], plan.uses(owners[stem]), plan.target, values
+        )
+        for stem in sorted(owners)
+    }
+
+
+def kernel_file(
+    kernel: Kernel, uses: Sequence[Use], target: Target, values: Mapping[str, Any]
+) -> str:
+    """The file of one kernel that computes these ops."""
+    template = kernel.template()
+    assert template is not None  # it has functions, so it has a file
+    uses = tuple(uses)
+    tables = {
+        key: Source(tuple(statement(f"{key} = {as_code(table).text}", 0)))
+        for key, table in kernel.tables(uses, target).items()
+    }
+    own = {"triton": kernel.triton, "tables": tables, **kernel.values(uses, target)}
+    return render(template, {**values, **own})
+
+
+def library_file(template: str, files: Mapping[str, str], widest: int) -> str:
+    """What makes operators, in a namespace that depends on all the other `files`."""
+    text = "".join(f"{path}\0{files[path]}\0" for path in sorted(files))
+    return render(template, {"digest": Text(digest(text)[:12]), "widest": widest})
