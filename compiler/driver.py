@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .components.building.assemble import ROLES, assemble
+from .emit.export import Call, Exported, lower
 from .emit.package import NO_CHECKPOINT, Facts, emit
 from .emit.prove import PackageProof, method, prove_package
 from .emit.write import changes, check_name, write
@@ -186,6 +187,26 @@ class Compiler:
             proof,
             unproved,
         )
+
+    def export(
+        self,
+        spec: Spec,
+        pipeline: str,
+        passes: Sequence[AnyPass],
+        call: Call,
+        *,
+        prove: bool = True,
+    ) -> Exported:
+        """From a spec to the prefill of its package, lowered for other compilers."""
+        self.watch("graph")
+        model, outcomes = self.rewrite(self.build(spec), passes)
+        plan = self.schedule(model)
+        facts = self._facts(spec, pipeline, outcomes)
+        if prove:
+            self.watch("proof of the package")
+            prove_package(plan, self.registry.templates, facts, SEED)
+        self.watch(f"{self.target.name} of the package")
+        return lower(plan, self.registry.templates, facts, call)
 
     def _facts(
         self, spec: Spec, pipeline: str, outcomes: Sequence[Outcome], proved: bool = False

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from . import graphs, packages, plugins, specs
+from . import export, graphs, packages, plugins, specs
 
 
 class Commands(click.Group):
@@ -42,9 +42,11 @@ for command in (
     specs.check,
     specs.import_,
     packages.build,
+    packages.plan,
     graphs.graph,
     graphs.opt,
     packages.run,
+    export.export,
     plugins.list_,
     plugins.explain,
     specs.schema,
