@@ -7,6 +7,10 @@ from pathlib import Path
 
 # Probes are small: threads cost more than they give. NumPy reads this as it is imported.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# Kernels run in Triton's interpreter here, which reads these as it is imported, and compile in
+# processes of their own.
+os.environ["TRITON_INTERPRET"] = "1"
+os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
 
 import pytest
 from archsmith.compiler.plugins import Registry

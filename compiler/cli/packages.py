@@ -1,4 +1,4 @@
-"""Commands about packages: build, run."""
+"""Commands about packages: build, plan, run."""
 
 from __future__ import annotations
 
@@ -62,6 +62,55 @@ def build(
         click.echo(json.dumps(report.json(), indent=2))
     else:
         summary(report, dry_run)
+
+
+@click.command()
+@click.argument(
+    "specs", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="SPEC..."
+)
+@click.option("--target", "targets", multiple=True, default=("cpu",), show_default=True)
+@PIPELINE
+@click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Rows.")
+@click.option(
+    "--context",
+    type=click.IntRange(1),
+    help="Tokens of each row: new in prefill, cached in decode. [default: 4096, or all that fit]",
+)
+@click.option(
+    "--cache-bits",
+    type=click.IntRange(1),
+    multiple=True,
+    help="Of a number in the cache; given twice or more, one for each spec.",
+)
+@JSON
+def plan(
+    specs: tuple[Path, ...],
+    targets: tuple[str, ...],
+    pipeline: str | None,
+    batch: int,
+    context: int | None,
+    cache_bits: tuple[int, ...],
+    as_json: bool,
+) -> None:
+    """Say what builds would cost, before they are built: memory, FLOPs, and time at best.
+
+    \b
+      archsmith plan model.yaml --target h200
+      archsmith plan model.yaml other.yaml --target h200 --batch 64
+      archsmith plan model.yaml --target a100 --target b200
+
+    One spec on one target is shown kernel by kernel; several are compared with the first.
+    """
+    from ..forecasts import forecasts
+    from ..tables import show
+
+    found = forecasts(
+        specs, targets, pipeline=pipeline, batch=batch, context=context, cache_bits=cache_bits
+    )
+    if as_json:
+        click.echo(json.dumps([forecast.json() for forecast in found], indent=2))
+    else:
+        show(found)
 
 
 @click.command()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
-from .model import EMBED, HEAD, Model
+from .graph import Graph
+from .model import EMBED, HEAD, Model, Param
 from .reach import windows
 from .types import BYTES
 from .weights import Program
@@ -12,17 +14,56 @@ from .weights import Program
 
 def parameters(model: Model) -> int:
     """All parameters; one that the head shares with the embedding counts once."""
-    runs = dict.fromkeys(model.blocks, 0)
-    for name, count in model.schedule:
-        runs[name] += count
+    return sum(times * size(param) for _, _, param, times in each_parameter(model))
+
+
+def weight_bytes(model: Model) -> int:
+    """Bytes of all parameters."""
+    found = each_parameter(model)
+    return sum(times * BYTES[param.dtype] * size(param) for _, _, param, times in found)
+
+
+def active_parameters(model: Model) -> int:
+    """The parameters that serve one token: all but those of experts that it is not routed to."""
+    parts = {name: parts_read(block.graph("decode"), 1) for name, block in model.blocks.items()}
+    found = each_parameter(model)
+    return round(sum(times * parts[b].get(name, 1) * size(p) for b, name, p, times in found))
+
+
+def each_parameter(model: Model) -> Iterator[tuple[str, str, Param, int]]:
+    """Block, name, parameter and how many layers have it; what is shared is given once."""
     shared: set[Program] = {p.program for p in model.blocks[EMBED].params.values()}
-    total = 0
-    for name, block in model.blocks.items():
-        for param in block.params.values():
-            if name == HEAD and param.program in shared:
-                continue
-            total += runs[name] * math.prod(d.size for d in param.program.shape)
-    return total
+    for block, times in runs(model).items():
+        for name, param in model.blocks[block].params.items():
+            if block != HEAD or param.program not in shared:
+                yield block, name, param, times
+
+
+def runs(model: Model) -> dict[str, int]:
+    """How many times each block is run."""
+    found = dict.fromkeys(model.blocks, 0)
+    for name, count in model.schedule:
+        found[name] += count
+    return found
+
+
+def parts_read(graph: Graph, rows: int) -> dict[str, float]:
+    """The part of each parameter that so many tokens are expected to need."""
+    found: dict[str, float] = {}
+    for node in graph.nodes():
+        if node.op is None:
+            continue
+        operands = graph.operands(node)
+        for value, part in zip(
+            operands, node.op.share(rows, *(v.type for v in operands)), strict=True
+        ):
+            if graph.node(value).kind == "param":
+                found[value.name] = max(part, found.get(value.name, 0.0))
+    return found
+
+
+def size(param: Param) -> int:
+    return math.prod(d.size for d in param.program.shape)
 
 
 def cache_bytes(model: Model) -> int:

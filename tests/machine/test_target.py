@@ -20,8 +20,8 @@ def targets() -> dict[str, Target]:
     return Registry.installed(("targets",)).targets
 
 
-def test_there_are_six(targets: dict[str, Target]) -> None:
-    assert targets.keys() == {*CHIPS, "cpu"}
+def test_five_chips_and_any_processor_are_there(targets: dict[str, Target]) -> None:
+    assert {*CHIPS, "cpu"} <= targets.keys()
     cpu = targets["cpu"]
     assert (cpu.triton, cpu.bandwidth, dict(cpu.peak), dict(cpu.sources)) == (None, 0.0, {}, {})
 

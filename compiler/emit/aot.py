@@ -1,0 +1,131 @@
+"""Ahead of time: the kernels of a package compiled for its target, without having one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from ..errors import EnvironmentMissing, ProofError
+from ..ir.cost import Sizes
+from ..schedule.code import name
+from ..schedule.kernel import Kernel, Use
+from ..schedule.select import Plan
+
+SCRIPT = "compile.py"
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """One kernel as the compiler made it."""
+
+    file: str
+    kernel: str
+    """The function's name in the emitted file."""
+    options: Mapping[str, int]
+    """Constants, warps and stages."""
+    registers: int
+    """Of a thread."""
+    spills: int
+    """Bytes of a thread that did not fit its registers."""
+    shared: int
+    """Bytes of a program."""
+    instructions: Mapping[str, int]
+    """How often the text holds each matrix instruction."""
+    size: int
+    """Bytes of the binary."""
+    sha256: str
+
+    def json(self) -> dict[str, Any]:
+        return {**vars(self), "options": dict(self.options)}
+
+
+def calls(kernel: Kernel, use: Use, sizes: Sequence[Sizes], phases: tuple[str, ...]) -> list[Any]:
+    """How a package calls a kernel: an expression, and the shape and dtype of its variables."""
+    names = use.op.operand_names()[: len(use.operands)]
+    code = kernel.call(use.op.at("size"), *map(name, names), phases=phases)
+    found = []
+    for size in sizes:
+        named = {"B": size.batch, "T": size.tokens, "S": size.context}
+        operands = {
+            key: {"dtype": type.dtype, "shape": type.sizes("size", **named)}
+            for key, type in zip(names, use.operands, strict=True)
+        }
+        found.append({"file": kernel.stem(), "expression": code.text, "operands": operands})
+    return found
+
+
+def calls_of(plan: Plan) -> list[Any]:
+    """Calls that reach every configuration of every Triton kernel of a package."""
+    found: dict[str, Any] = {}
+    for choice in plan.choices:
+        if not choice.kernel.triton:
+            continue
+        use, usual = plan.use(choice), plan.calls[choice.phase]
+        for sizes in _reaching(choice.kernel, usual):
+            for call in calls(choice.kernel, use, [sizes], (choice.phase,)):
+                found[json.dumps(call, sort_keys=True)] = call
+    return list(found.values())
+
+
+def _reaching(kernel: Kernel, usual: Sizes) -> Iterator[Sizes]:
+    """Sizes on either side of each number of rows at which a kernel's tiles may change."""
+    yield usual
+    for rows in (*kernel.ladder, *(limit + 1 for limit in kernel.ladder)):
+        if usual.tokens == 1:
+            yield Sizes(rows, 1, usual.context)
+        else:
+            yield Sizes(1, rows, rows)
+
+
+def compile_ahead(
+    files: Mapping[str, str],
+    calls: Sequence[Any],
+    triton: Mapping[str, Any],
+    script: str,
+    environment: Mapping[str, str] = MappingProxyType({}),
+) -> list[Compiled]:
+    """Compile what these calls launch for a target, each kernel and configuration once.
+
+    `files` are those of a package, of which `kernels/` is needed; `triton` is what names the target
+    to Triton; `environment` is that of the child process, beside its own variables. Raises `EnvironmentMissing` without torch and Triton, `ProofError` where a kernel
+    does not compile.
+    """
+    with tempfile.TemporaryDirectory(prefix="archsmith-") as temporary:
+        folder = Path(temporary)
+        for path, text in files.items():
+            if path.startswith("kernels/"):
+                (folder / "kernels").mkdir(exist_ok=True)
+                (folder / path).write_text(text, encoding="utf-8")
+        (folder / SCRIPT).write_text(script, encoding="utf-8")
+        (folder / "job.json").write_text(json.dumps({"calls": calls, "target": dict(triton)}))
+        done = subprocess.run(
+            [sys.executable, SCRIPT],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            # What a kernel is compiled to must depend on nothing but its text.
+            env={
+                **{key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"},
+                "PYTHONDONTWRITEBYTECODE": "1",
+                "TRITON_CACHE_DIR": str(folder / "cache"),
+                "TRITON_DEFAULT_FP_FUSION": "1",
+                "TRITON_DISABLE_LINE_INFO": "1",
+                **environment,
+            },
+            check=False,
+        )
+        if done.returncode == 4:
+            raise EnvironmentMissing(done.stderr.strip())
+        if done.returncode:
+            said = done.stderr.replace(f"{folder}{os.sep}", "").strip().splitlines()
+            raise ProofError("a kernel does not compile: " + "\n  ".join(said[-8:] or ["killed"]))
+        facts = json.loads((folder / "facts.json").read_text())
+    return [Compiled(**fact) for fact in facts]

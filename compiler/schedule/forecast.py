@@ -1,0 +1,276 @@
+"""What a plan will cost: parameters, cache, and how soon its kernels can be done at best."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from ..ir.cost import Cost, Sizes
+from ..ir.count import (
+    active_parameters,
+    cache_bytes,
+    each_parameter,
+    parameters,
+    parts_read,
+    runs,
+    size,
+    weight_bytes,
+)
+from ..ir.cut import best_cache_bytes
+from ..ir.graph import Graph, Node
+from ..ir.model import EMBED, HEAD, Model
+from ..ir.op import Op
+from ..ir.reach import windows
+from ..ir.types import BYTES, FLOATS, TensorType
+from ..machine.roofline import Floor, floor
+from ..machine.target import Target
+from .select import Plan
+
+PHASES = ("prefill", "decode")
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What a package is to be used for."""
+
+    batch: int = 1
+    context: int = 4096
+    """Tokens of each row: all new in prefill, all but one already cached in decode."""
+    cache_bits: int | None = None
+    """Of a number in the cache, where it is not held in the model's dtype."""
+
+    def sizes(self, phase: str) -> Sizes:
+        return Sizes(self.batch, 1 if phase == "decode" else self.context, self.context)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One op of a block in one phase: its kernel, and what one run of it takes."""
+
+    block: str
+    node: str
+    op: str
+    kernel: str
+    times: int
+    """How often a call runs it."""
+    cost: Cost
+    floor: Floor | None
+    """None: the target does not state enough to say."""
+    refusals: tuple[tuple[str, str], ...]
+    """Other kernels, and why they are not taken."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A call of the whole model."""
+
+    tokens: int
+    """New ones, of all rows."""
+    lines: tuple[Line, ...]
+    ideal: Floor | None
+    """Of any kernels: weights and cache are moved once, nothing else is, nothing is launched."""
+
+    @property
+    def cost(self) -> Cost:
+        return sum((line.cost * line.times for line in self.lines), Cost())
+
+    @property
+    def seconds(self) -> float | None:
+        """The kernels' least times, one after another."""
+        known = [line.floor.seconds * line.times for line in self.lines if line.floor]
+        return sum(known) if len(known) == len(self.lines) else None
+
+    @property
+    def spent(self) -> dict[str, float]:
+        """Seconds by what binds the kernels that they are spent on."""
+        found = dict.fromkeys(("memory", "compute", "launches"), 0.0)
+        for line in self.lines:
+            if line.floor:
+                found[line.floor.bound] += line.floor.seconds * line.times
+        return found
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        return self.tokens / self.seconds if self.seconds else None
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """All that is known of a package before it runs."""
+
+    model: str
+    dtype: str
+    target: Target
+    demand: Demand
+    parameters: int
+    active: int
+    """The parameters that serve one token."""
+    weight_bytes: int
+    cache_bytes: float
+    """Of one more token, in all layers."""
+    cache_best_bytes: float
+    """The same, were only what attention's keys and values can be made from again held."""
+    held_bytes: float
+    """The cache of all rows, with their whole context."""
+    phases: dict[str, Phase]
+
+    @property
+    def fits(self) -> bool | None:
+        """Whether weights and cache fit the target's memory; None where that is not stated."""
+        total = self.weight_bytes + self.held_bytes
+        return total <= self.target.memory if self.target.memory else None
+
+    def json(self) -> dict[str, Any]:
+        return {
+            "model": self.model,
+            "target": self.target.name,
+            "batch": self.demand.batch,
+            "context": self.demand.context,
+            "parameters": self.parameters,
+            "active_parameters": self.active,
+            "weight_bytes": self.weight_bytes,
+            "cache_bytes_per_token": self.cache_bytes,
+            "cache_bytes_per_token_at_best": self.cache_best_bytes,
+            "cache_bytes_held": self.held_bytes,
+            "fits": self.fits,
+            "phases": {name: _json(phase) for name, phase in self.phases.items()},
+        }
+
+
+def forecast(plan: Plan, demand: Demand = Demand()) -> Forecast:
+    """Add up what the kernels of a plan take, at the model's real sizes."""
+    model = plan.model
+    held_in = 1.0
+    if demand.cache_bits is not None:
+        held_in = demand.cache_bits / (8 * BYTES[model.dtype])
+    return Forecast(
+        model.name,
+        model.dtype,
+        plan.target,
+        demand,
+        parameters(model),
+        active_parameters(model),
+        weight_bytes(model),
+        held_in * cache_bytes(model),
+        held_in * best_cache_bytes(model),
+        held_in * _cache(model, Sizes(demand.batch, 1, demand.context)),
+        {name: _phase(plan, name, demand.sizes(name)) for name in PHASES},
+    )
+
+
+def _phase(plan: Plan, name: str, sizes: Sizes) -> Phase:
+    lines = tuple(_lines(plan, name, sizes))
+    return Phase(sizes.rows, lines, _ideal(plan, name, sizes))
+
+
+def _lines(plan: Plan, phase: str, sizes: Sizes) -> Iterator[Line]:
+    times = runs(plan.model)
+    order = [name for name, _ in plan.model.schedule]
+    shared: set[Op] = set()
+    for choice in sorted(plan.choices, key=lambda choice: order.index(choice.block)):
+        if choice.phase != phase:
+            continue
+        graph = plan.model.blocks[choice.block].graph(phase)
+        count = times[choice.block]
+        if _of_positions(graph, graph.node(choice.node)):
+            if choice.op in shared:
+                continue
+            shared.add(choice.op)
+            count = 1  # emitted once for all layers
+        here = _asked(choice.block, sizes)
+        cost = choice.kernel.cost(choice.op, choice.operands, here, plan.target)
+        least = floor(cost, _dtype(choice.operands), plan.target)
+        kernel = choice.kernel.name
+        node, op, others = choice.node, choice.op.name, choice.refusals
+        yield Line(choice.block, node, op, kernel, count, cost, least, others)
+
+
+def _ideal(plan: Plan, phase: str, sizes: Sizes) -> Floor | None:
+    """The time that no kernels can go below: weights and cache must be moved, products computed."""
+    model, target = plan.model, plan.target
+    parts = {
+        name: parts_read(block.graph(phase), sizes.rows) for name, block in model.blocks.items()
+    }
+    moved = sum(
+        times * parts[block].get(name, 1) * BYTES[param.dtype] * size(param)
+        for block, name, param, times in each_parameter(model)
+        if block != EMBED  # of a table, only the rows looked up, which is next to nothing
+    )
+    earlier = Sizes(sizes.batch, sizes.tokens, sizes.context - sizes.tokens)
+    moved += _cache(model, earlier) + sizes.rows * cache_bytes(model)
+    compute = 0.0
+    for name, times in runs(model).items():
+        graph = model.blocks[name].graph(phase)
+        for node in graph.nodes():
+            if node.op is None:
+                continue
+            types = tuple(value.type for value in graph.operands(node))
+            flops = node.op.cost(_asked(name, sizes), *types).flops
+            peak = target.peak.get(_dtype(types))
+            if flops and not peak:
+                return None
+            compute += times * flops / peak if peak else 0.0
+    if not target.bandwidth:
+        return None
+    memory = moved / target.bandwidth
+    return Floor(max(compute, memory), "compute" if compute > memory else "memory")
+
+
+def _cache(model: Model, sizes: Sizes) -> int:
+    """Bytes of the caches of all rows with so much context."""
+    total = 0
+    for name, count in model.schedule:
+        kept = windows(model.blocks[name])
+        for cache, rows in model.blocks[name].caches.items():
+            slots = min(sizes.context, kept[cache].size) if cache in kept else sizes.context
+            row = BYTES[rows.dtype] * math.prod(axis.size for axis in rows.row)
+            total += count * sizes.batch * slots * row
+    return total
+
+
+def _asked(block: str, sizes: Sizes) -> Sizes:
+    """The sizes of a call, as a block sees them: logits are wanted after the last token alone."""
+    return Sizes(sizes.batch, 1, sizes.context) if block == HEAD else sizes
+
+
+def _of_positions(graph: Graph, node: Node) -> bool:
+    operands = graph.operands(node)
+    return all(graph.node(v).kind == "input" and v.name == "positions" for v in operands)
+
+
+def _dtype(operands: tuple[TensorType, ...]) -> str:
+    """What contractions of these operands are computed in."""
+    return next((t.dtype for t in operands if t.dtype in FLOATS), FLOATS[0])
+
+
+def _json(phase: Phase) -> dict[str, Any]:
+    cost = phase.cost
+    return {
+        "tokens": phase.tokens,
+        "flops": cost.flops,
+        "flops_per_token": cost.flops / phase.tokens,
+        "bytes": cost.bytes,
+        "launches": cost.launches,
+        "seconds": phase.seconds,
+        "seconds_by_bound": phase.spent,
+        "tokens_per_second": phase.tokens_per_second,
+        "seconds_of_any_kernels": phase.ideal.seconds if phase.ideal else None,
+        "ops": [
+            {
+                "block": line.block,
+                "node": line.node,
+                "op": line.op,
+                "kernel": line.kernel,
+                "times": line.times,
+                "flops": line.cost.flops,
+                "bytes": line.cost.bytes,
+                "launches": line.cost.launches,
+                "seconds": line.floor.seconds if line.floor else None,
+                "bound": line.floor.bound if line.floor else None,
+                "refusals": dict(line.refusals),
+            }
+            for line in phase.lines
+        ],
+    }

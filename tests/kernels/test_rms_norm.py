@@ -1,0 +1,78 @@
+"""RMS norms in Triton: against their ops in float64, on rows of any width."""
+
+from __future__ import annotations
+
+import pytest
+from archsmith.compiler.ir.cost import Sizes
+from archsmith.compiler.ops.norm import AddRmsNorm, RmsNorm
+from kernels.checks import differ, interpreted
+
+# Of a few roundings to the stored dtype, and of a sum in float32 in another order.
+CLOSE = {"float32": 2e-6, "float16": 1e-3}
+WIDTHS = (1, 2, 3, 7, 8, 16, 31, 64, 100, 127, 128, 129, 300, 512, 576, 1000, 1024, 2048, 2049)
+ROWS = (Sizes(1, 1, 1), Sizes(2, 5, 5), Sizes(3, 33, 33))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("width", WIDTHS)
+def test_rms_norm(width: int, dtype: str) -> None:
+    for sizes in ROWS:
+        found = interpreted(
+            "triton.rms_norm", RmsNorm(1e-6), [f"[B, T, {width}]", f"[{width}]"], sizes, dtype=dtype
+        )
+        assert differ(*found) < CLOSE[dtype]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("width", WIDTHS)
+def test_add_rms_norm(width: int, dtype: str) -> None:
+    row = f"[B, T, {width}]"
+    for sizes in ROWS:
+        found = interpreted(
+            "triton.add_rms_norm", AddRmsNorm(1e-5), [row, row, f"[{width}]"], sizes, dtype=dtype
+        )
+        assert differ(*found) < CLOSE[dtype]
+
+
+@pytest.mark.parametrize("width", [64, 100])
+def test_a_stored_weight_may_be_less_by_one(width: int) -> None:
+    row, gain, sizes = f"[B, T, {width}]", f"[{width}]", Sizes(2, 5, 5)
+    norm, fused = RmsNorm(1e-6, offset=1.0), AddRmsNorm(1e-6, offset=1.0)
+    one = interpreted("triton.rms_norm", norm, [row, gain], sizes, dtype="float32")
+    other = interpreted("triton.add_rms_norm", fused, [row, row, gain], sizes, dtype="float32")
+    assert max(differ(*one), differ(*other)) < CLOSE["float32"]
+
+
+BROKEN = {
+    "a square is left out": ("tl.sum(x * x", "tl.sum(x"),
+    "the mean is over the tile": (" / N + EPS", " / BLOCK + EPS"),
+    "eps is left out": (" / N + EPS", " / N"),
+    "the gain is left out": ("y = x * rstd * weight", "y = x * rstd"),
+    "rows past the last are written": ("(row < rows) & (column < N)", "(row < rows + 1)"),
+    "columns past the last are read": ("(row < rows) & (column < N)", "row < rows"),
+    "rows are taken to be dense": ("row * x_stride", "row * N"),
+    "results are spaced like tiles": ("y_ptr + row * N", "y_ptr + row * BLOCK"),
+    "the last rows are left out": ("triton.cdiv(len(rows)", "int(len(rows)"),
+}
+
+
+@pytest.mark.parametrize("change", BROKEN.values(), ids=BROKEN)
+def test_what_is_broken_is_caught(change: tuple[str, str]) -> None:
+    def run(edit: object) -> bool:
+        """Whether the kernel passes."""
+        try:
+            found = interpreted(
+                "triton.rms_norm",
+                RmsNorm(0.1),
+                ["[B, T, 100]", "[100]"],
+                Sizes(3, 11, 11),
+                dtype="float32",
+                part_of={"x": 130},
+                edit=edit,
+            )
+        except AssertionError as error:
+            return "written" not in str(error)
+        return differ(*found) < CLOSE["float32"]
+
+    assert run(None)
+    assert not run(lambda text: text.replace(*change))
