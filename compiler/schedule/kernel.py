@@ -54,6 +54,8 @@ class Kernel:
     """Whether its file holds Triton kernels, which run on a GPU alone."""
     reference: ClassVar[str] = ""
     """The kernel, by name, whose function is this one's path in PyTorch."""
+    phases: ClassVar[tuple[str, ...]] = ("train", "prefill", "decode")
+    """Those that it serves."""
     ladder: ClassVar[tuple[int, ...]] = ()
     """Rows of a call (batch x tokens) up to which other tiles may be best, the smallest first."""
 

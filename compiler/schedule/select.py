@@ -114,8 +114,8 @@ def select(
     for block in model.blocks.values():
         for phases, graph in block.graphs.items():
             for phase in phases:
-                for choice in _chosen(graph, by_op, target, calls[phase], model.dtype):
-                    choices.append(replace(choice, block=block.name, phase=phase))
+                for choice in _chosen(graph, by_op, target, phase, calls[phase], model.dtype):
+                    choices.append(replace(choice, block=block.name))
     wanted = {choice.kernel.reference for choice in choices} - {""}
     references = tuple(kernels[name]() for name in sorted(wanted))
     return Plan(model, target, tuple(choices), calls, references)
@@ -136,9 +136,14 @@ def use(kernel: Kernel, op: Op, operands: tuple[TensorType, ...], target: Target
 
 
 def _chosen(
-    graph: Graph, by_op: Mapping[str, list[Kernel]], target: Target, sizes: Sizes, dtype: str
+    graph: Graph,
+    by_op: Mapping[str, list[Kernel]],
+    target: Target,
+    phase: str,
+    sizes: Sizes,
+    dtype: str,
 ) -> Iterator[Choice]:
-    """The choices for one graph in one phase, whose block and phase are not yet said."""
+    """The choices for one graph in one phase, whose block is not yet said."""
     for node in graph.nodes():
         if node.op is None:
             continue
@@ -148,6 +153,8 @@ def _chosen(
         able: dict[str, Kernel] = {}
         for kernel in by_op.get(node.op.name, []):
             reason = kernel.refuses(node.op, types, target)
+            if phase not in kernel.phases:
+                reason = f"it serves {' and '.join(kernel.phases)} only"
             if reason is not None:
                 refusals[kernel.name] = reason
                 continue
@@ -163,7 +170,8 @@ def _chosen(
             if name != best:
                 told = (_told(costs[n], dtype, target) for n in (name, best))
                 refusals[name] = "takes {}, {best} {}".format(*told, best=best)
-        yield Choice("", "", node.name, node.op, types, able[best], tuple(sorted(refusals.items())))
+        others = tuple(sorted(refusals.items()))
+        yield Choice("", phase, node.name, node.op, types, able[best], others)
 
 
 def _told(cost: Cost, dtype: str, target: Target) -> str:
