@@ -31,6 +31,7 @@ SURFACE = {
     "import": ["name", "output"],
     "list": ["json"],
     "opt": ["output", "passes"],
+    "plan": ["batch", "cache_bits", "context", "json", "pipeline", "target"],
     "run": [
         *("device", "dtype", "max_new", "seed", "temperature", "tokens", "top_p", "weights"),
     ],

@@ -117,7 +117,7 @@ def test_a_target_without_figures_says_so() -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        ((LLAMA, "--target", "h2000"), 1, 'there is no target "h2000"'),
+        ((LLAMA, "--target", "h2000"), 1, "there is no target `h2000`"),
         ((LLAMA, "--context", "1000000"), 1, "--context 1000000 is more than tiny-llama takes: "),
         ((LLAMA, LITE, LITE, *("--cache-bits", "8") * 2), 1, "given 2 times for 3 specs; give it"),
         ((LLAMA, "--batch", "0"), 2, "0 is not in the range"),
