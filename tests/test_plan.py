@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -139,3 +140,29 @@ def test_it_needs_no_torch() -> None:
         "assert not {'torch', 'triton'} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
+
+
+def test_the_page_explains_every_line_and_shows_a_true_one() -> None:
+    page = (EXAMPLES.parent / "docs" / "plan.md").read_text(encoding="utf-8")
+    explained = "\n".join(re.findall(r"^\| (`.*?`) \|", page, re.MULTILINE))
+    result = plan(LITE, "--target", "h200")
+    summary = result.stdout.partition("prefill: 1 row")[0]
+    labels = re.findall(r"^│ (\S.*?) +│", summary, re.MULTILINE)
+    assert len(labels) >= 17
+    assert all(f"`{label}`" in explained for label in labels)
+    # What no new pass and no new kernel changes, it shows as it is.
+    lines = [line for line in summary.splitlines() if line.startswith(("┏", "┃", "┡", "└"))]
+    lines += [
+        line for line in summary.splitlines() if re.match("│ (param|active|weights|cache a)", line)
+    ]
+    assert len(lines) == 11
+    assert all(line in page for line in lines)
+
+
+def test_the_commands_of_the_page_run() -> None:
+    page = (EXAMPLES.parent / "docs" / "plan.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^    archsmith plan (.*)$", page, re.MULTILINE)
+    assert len(commands) == 3
+    for command in commands:
+        result = plan(*(word.removeprefix("examples/") for word in shlex.split(command)))
+        assert result.exit_code == 0, command

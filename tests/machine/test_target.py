@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -108,3 +110,15 @@ def test_a_wrong_one_is_refused_in_words(wrong: dict[str, Any], said: str) -> No
 def test_a_target_says_what_it_describes() -> None:
     with pytest.raises(PluginError, match="target mine: a target needs `describes`; it has "):
         Target.of("mine", {"features": ["fp8"]})
+
+
+def test_the_page_shows_a_target_that_loads_and_has_every_field(
+    targets: dict[str, Target], root: Path
+) -> None:
+    page = (root / "docs" / "targets.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"^```yaml\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    tree = parse(shown, "accelerator.yaml").tree
+    assert Target.of("accelerator", tree).bandwidth == 4e12
+    rows = set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
+    assert {field.name for field in fields(Target)} - {"name"} == set(tree) <= rows
+    assert {feature for name in CHIPS for feature in targets[name].features} <= rows
