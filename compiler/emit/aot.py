@@ -95,8 +95,8 @@ def compile_ahead(
     """Compile what these calls launch for a target, each kernel and configuration once.
 
     `files` are those of a package, of which `kernels/` is needed; `triton` is what names the target
-    to Triton; `environment` is that of the child process, beside its own variables. Raises `EnvironmentMissing` without torch and Triton, `ProofError` where a kernel
-    does not compile.
+    to Triton; `environment` is that of the child process, beside its own variables. Raises
+    `EnvironmentMissing` without torch and Triton, `ProofError` where a kernel does not compile.
     """
     with tempfile.TemporaryDirectory(prefix="archsmith-") as temporary:
         folder = Path(temporary)

@@ -141,6 +141,22 @@ class Activation(Op):
         return ACTIVATIONS[self.function](x)
 
 
+@dataclass(frozen=True)
+class GatedActivation(Op):
+    """`function(gate) * up`, the middle of a gated feed-forward (arXiv:2002.05202, equation 6)."""
+
+    name = "gated_activation"
+
+    function: str
+
+    def infer(self, gate: TensorType, up: TensorType) -> TensorType:
+        require(gate == up, f"the gate is {gate}, up {up}")
+        return Activation(self.function).infer(gate)
+
+    def reference(self, gate: Array, up: Array) -> Array:
+        return Activation(self.function).reference(gate) * up
+
+
 def _broadcast(x: TensorType, y: TensorType) -> TensorType:
     fits = y.shape == x.shape[len(x.shape) - len(y.shape) :] and y.dtype == x.dtype
     require(fits, f"{y} does not broadcast to {x}")

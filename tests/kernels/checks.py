@@ -23,13 +23,14 @@ from archsmith.compiler.schedule.kernel import Kernel
 from archsmith.compiler.schedule.select import use
 from torch.overrides import TorchFunctionMode
 
-MARGIN = 64  # elements on either side of a tensor, which no kernel may touch
+MARGIN = 1 << 14  # elements on either side of a tensor, which no kernel may touch
 UNTOUCHED = -77.0
 VALUES = {"module": SimpleNamespace(windowed=False)}  # what the templates of references ask for
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "int64": torch.int64}
 
 Edit = Callable[[str], str]
 Results = tuple[np.ndarray, ...]
+Run = Callable[[Edit | None], tuple[Results, Results]]
 
 
 @cache
@@ -53,9 +54,9 @@ def interpreted(
     """What a kernel computes, and what its op's reference does in float64 of the same operands.
 
     `types` are the operands' as `[B, T, 64]`, of `dtype` where they name none; `values` are
-    operands that are not simply random; `part_of` says of which wider rows an operand is a part.
-    `edit` breaks the emitted text on purpose. A write outside of a result is an AssertionError; what
-    is read outside of an operand is not a number.
+    operands that are not simply random; `part_of` says of which wider rows one is a part. `edit`
+    breaks the emitted text on purpose. A write outside of a result is an AssertionError; what is
+    read outside of an operand is not a number.
     """
     family = registry().kernels[kernel]()
     whole = [TensorType.parse(t if not t.startswith("[") else f"{dtype}{t}") for t in types]
@@ -75,11 +76,21 @@ def interpreted(
     module = emitted(family, op, tuple(whole), target, edit)
     functions = {n: f.launch for n, f in vars(module).items() if hasattr(f, "launch")}
     code = family.call(op.at("size"), *map(name, names), phases=phases)
-    with Guards() as guards:
+    with np.errstate(all="ignore"), Guards() as guards:
         found = eval(code.text, {**vars(module), **functions, **operands})
     guards.check()
     wanted = op.at("size").reference(*exact)
     return as_arrays(found), as_arrays(wanted)
+
+
+def holds(run: Run, edit: Edit | None, close: float) -> bool:
+    """Whether a kernel does what its op says, as it is (`edit` None) or broken on purpose."""
+    try:
+        return differ(*run(edit)) < close
+    except AssertionError as error:
+        if "written" in str(error):
+            return False
+        raise
 
 
 def differ(found: Results, wanted: Results) -> float:
@@ -135,7 +146,8 @@ def emitted(
     """The emitted file of a kernel that computes one op, imported."""
     chip = registry().targets[target]
     files = {}
-    for family in (registry().kernels[kernel.reference](), kernel):
+    references = [registry().kernels[kernel.reference]()] if kernel.reference else []
+    for family in (*references, kernel):
         uses = [use(family, op, types, chip)]
         files[family.stem()] = kernel_file(family, uses, chip, VALUES)
     if edit is not None:

@@ -1,0 +1,37 @@
+"""The rotations of positions in PyTorch: once for all layers, so that speed matters little."""
+
+from __future__ import annotations
+
+from ...compiler.ops.position import Rotations
+from ...compiler.schedule.code import Code, call, name
+from ...compiler.schedule.kernel import Kernel
+
+PARAMETERS = {
+    "none": (),
+    "linear": ("factor",),
+    "yarn": ("factor", "original_max_positions", "beta_fast", "beta_slow", "truncate"),
+    "llama3": ("factor", "original_max_positions", "low_freq_factor", "high_freq_factor"),
+}
+"""What each scaling depends on."""
+
+
+class TorchRotations(Kernel):
+    name = "torch.rotations"
+    implements = "rotations"
+    functions = ("rotations",)
+
+    def call(self, op: Rotations, positions: Code, *, phases: tuple[str, ...]) -> Code:
+        given = op.attributes()
+        scaling = {key: given[key] for key in PARAMETERS[op.scaling]}
+        if op.scaling != "none":
+            scaling = {"kind": op.scaling, **scaling}
+        if op.gain != 1.0:
+            scaling["gain"] = op.gain
+        return call(
+            "rotations",
+            positions,
+            width=int(op.width),
+            theta=op.theta,
+            **scaling,
+            dtype=name("self.dtype"),
+        )
