@@ -11,7 +11,6 @@ from ..ir.cost import Cost, Sizes
 from ..ir.count import (
     active_parameters,
     cache_bytes,
-    each_parameter,
     parameters,
     parts_read,
     runs,
@@ -125,6 +124,7 @@ class Forecast:
     def json(self) -> dict[str, Any]:
         return {
             "model": self.model,
+            "dtype": self.dtype,
             "target": self.target.name,
             "batch": self.demand.batch,
             "context": self.demand.context,
@@ -195,8 +195,9 @@ def _ideal(plan: Plan, phase: str, sizes: Sizes) -> Floor | None:
     }
     moved = sum(
         times * parts[block].get(name, 1) * BYTES[param.dtype] * size(param)
-        for block, name, param, times in each_parameter(model)
+        for block, times in runs(model).items()
         if block != EMBED  # of a table, only the rows looked up, which is next to nothing
+        for name, param in model.blocks[block].params.items()
     )
     earlier = Sizes(sizes.batch, sizes.tokens, sizes.context - sizes.tokens)
     moved += _cache(model, earlier) + sizes.rows * cache_bytes(model)

@@ -241,6 +241,20 @@ def test_a_decode_step_is_held_back_by_memory_and_a_long_prompt_by_arithmetic(
     assert prefill.ideal.seconds == pytest.approx(prefill.cost.flops / 989.4e12, rel=1e-12)
 
 
+def test_a_head_that_is_the_embedding_is_read_and_held_once(tmp_path: Path) -> None:
+    page = (EXAMPLES / "llama-3-8b.yaml").read_text(encoding="utf-8")
+    (tmp_path / "tied.yaml").write_text(page.replace("tied: false", "tied: true"))
+    compiler = Compiler.installed("h200", numeric=False)
+    model = compiler.build(compiler.load(tmp_path / "tied.yaml"))
+    tied = forecast(compiler.schedule(model))
+    apart = forecast(planned("llama-3-8b", "h200"))
+    table = 128256 * 4096
+    assert apart.parameters - tied.parameters == apart.active - tied.active == table
+    assert apart.weight_bytes - tied.weight_bytes == 2 * table
+    for phase in ("prefill", "decode"):
+        assert apart.phases[phase].ideal == tied.phases[phase].ideal is not None
+
+
 def test_more_rows_share_the_weights(plans: dict[str, Plan]) -> None:
     one, many = (forecast(plans["mixtral-8x7b"], Demand(n, 1024)) for n in (1, 64))
     assert many.held_bytes == 64 * one.held_bytes
