@@ -12,6 +12,7 @@ from ..ir.graph import Graph, Node, Value
 from ..ir.types import TensorType
 from ..schedule.code import Code, call, name, tuple_of
 from ..schedule.kernel import Kernel
+from .branches import Served, branches
 from .layout import WIDTH, statement
 
 FOLDED = 72  # columns: what is longer gets a line and a name of its own
@@ -38,8 +39,7 @@ class Writer:
     """
 
     graph: Graph
-    kernels: Callable[[Node], list[tuple[tuple[str, ...], Kernel]]]
-    """The kernels of a node, each with the phases that it serves."""
+    kernels: Callable[[Node], Served]
     phases: tuple[str, ...]
     given: Mapping[str, Code]
     which: Which = "size"
@@ -95,30 +95,33 @@ class Writer:
             folded = self._expression(node)
         self._statement(node, folded)
 
-    def _expression(self, node: Node, kernel: Kernel | None = None) -> Folded:
+    def _expression(
+        self, node: Node, kernel: Kernel | None = None, phases: tuple[str, ...] = ()
+    ) -> Folded:
         """What gives a node's results, by its one kernel or by this one of several."""
         assert node.op is not None
         operands = [self._code[v] for v in self.graph.operands(node)]
         op = node.op.at(self.which)
         codes = (o.code for o in operands)
         kernel = kernel or self.kernels(node)[0][1]
-        code = kernel.call(op, *codes, phases=self.phases, **self._held(node))
+        code = kernel.call(op, *codes, phases=phases or self.phases, **self._held(node))
         return Folded(code, tuple(leaf for o in operands for leaf in o.leaves))
 
     def _branches(self, node: Node) -> None:
         """A statement for each of a node's kernels, where its phases have unlike ones."""
         while self._settle_longest(node):
             pass
-        # The rarest phase is tested for; the others come last.
-        kernels = sorted(self.kernels(node), key=lambda served: len(served[0]))
-        codes = [self._expression(node, kernel).code for _, kernel in kernels]
         self._heading(node)
+        codes = [
+            (test, self._expression(node, kernel, phases).code)
+            for test, phases, kernel in branches(self.kernels(node), self.condition)
+        ]
         self._consume(self._expression(node))
         targets = [self._bind(v) for v in node.results]
-        margin = " " * self.indent
-        for i, ((phases, _), code) in enumerate(zip(kernels, codes, strict=True)):
-            test = f"{'elif' if i else 'if'} {self.condition(phases)}:"
-            self.lines.append(margin + ("else:" if i == len(kernels) - 1 else test))
+        for i, (test, code) in enumerate(codes):
+            last = i == len(codes) - 1
+            line = "else:" if last else f"{'elif' if i else 'if'} {test}:"
+            self.lines.append(f"{' ' * self.indent}{line}")
             self.lines += statement(f"{', '.join(targets)} = {code.text}", self.indent + 4)
         self._guarded = False
         self._trace(tuple(zip(targets, node.results, strict=True)), self.indent)

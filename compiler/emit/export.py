@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,26 +101,28 @@ def _lower(
 
 
 def _failure(code: int, stage: str, said: str) -> ArchsmithError:
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
     if code == 4:
         return EnvironmentMissing(
-            f"exporting needs torch and torch-mlir: {lines[-1]}"
+            f"exporting needs torch and torch-mlir: {said.strip()}"
             "\n  = help: `pip install archsmith[mlir]` has both"
         )
     if code < 0:
         return ExportError(f"{stage} was ended by {signal.Signals(-code).name}")
-    why = _cause(lines)
+    why = _cause(said)
     if stage == "checkpoint":
         return ArchsmithError(why)
     return ExportError(f"{stage} cannot lower the prefill: {why}")
 
 
-def _cause(lines: Sequence[str]) -> str:
-    """What a child's last words say went wrong: an error's own line, not what is said of it."""
-    told = [line for line in lines if line.startswith("error:") or "Error: " in line]
-    where = [line for line in lines if line.startswith("File") and f"{PACKAGE}{os.sep}" in line]
-    last = (told or list(lines) or ["it said nothing"])[0 if told else -1]
-    return "\n  ".join([last, *where[-1:]])
+def _cause(said: str) -> str:
+    """What a child says went wrong, of all that it says; and where in the package."""
+    _, _, last = said.rpartition("Traceback (most recent call last):\n")
+    raised = re.search(r"^\S.*", last, re.MULTILINE)
+    diagnosed = re.search(r"(?<![\w.])error: .*", said)  # MLIR itself prints, or is quoted
+    found = diagnosed or raised
+    cause = found[0].strip() if found else "it said nothing"
+    where = re.findall(rf"{PACKAGE}/([\w/]+\.py)(?:\", line |\":)(\d+)", said)
+    return cause + "".join(f"\n  in {file}, line {line}" for file, line in where[-1:])
 
 
 def _header(plan: Plan, facts: Facts, signature: Mapping[str, Any]) -> str:

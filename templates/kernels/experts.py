@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from ...compiler.ir.op import Op
-from ...compiler.ir.types import TensorType
+from typing import Any
+
+from ...compiler.ir.cost import Cost, Sizes
+from ...compiler.ir.types import BYTES, TensorType
 from ...compiler.machine.target import Target
 from ...compiler.ops.moe import Experts, FusedExperts
 from ...compiler.schedule.code import Code, call
@@ -15,8 +17,11 @@ class TorchExperts(Kernel):
     implements = "experts"
     functions = ("experts",)
 
-    def refuses(self, op: Op, operands: tuple[TensorType, ...], target: Target) -> str | None:
+    def refuses(self, op: Any, operands: tuple[TensorType, ...], target: Target) -> str | None:
         return _refusal(target)
+
+    def cost(self, op: Any, operands: tuple[TensorType, ...], sizes: Sizes, target: Target) -> Cost:
+        return _cost(op, operands, sizes)
 
     def call(self, op: Experts, *operands: Code, phases: tuple[str, ...]) -> Code:
         return call("experts", *operands, activation=op.activation)
@@ -27,8 +32,11 @@ class TorchFusedExperts(Kernel):
     implements = "fused_experts"
     functions = ("fused_experts",)
 
-    def refuses(self, op: Op, operands: tuple[TensorType, ...], target: Target) -> str | None:
+    def refuses(self, op: Any, operands: tuple[TensorType, ...], target: Target) -> str | None:
         return _refusal(target)
+
+    def cost(self, op: Any, operands: tuple[TensorType, ...], sizes: Sizes, target: Target) -> Cost:
+        return _cost(op, operands, sizes)
 
     def call(self, op: FusedExperts, *operands: Code, phases: tuple[str, ...]) -> Code:
         return call("fused_experts", *operands, activation=op.activation)
@@ -38,3 +46,19 @@ def _refusal(target: Target) -> str | None:
     if "traced" in target.features:
         return "how many tokens an expert has is known only as it runs, and the target is traced"
     return None
+
+
+def _cost(op: Any, operands: tuple[TensorType, ...], sizes: Sizes) -> Cost:
+    """What the steps take that PyTorch computes one by one, for each of the ways in `_mix`."""
+    x, index, *_, down = operands
+    experts, width, inner = (axis.size for axis in down.row)
+    choices, item = sizes.count(index), BYTES[x.dtype]
+    stored = 3 * experts * width * inner * item
+    # Gathered, projected, activated, gated, projected, weighted and added, each to memory and back.
+    between = choices * (item * (3 * width + 8 * inner) + 4 * 4 * width)
+    least: Cost = op.cost(sizes, *operands)
+    if sizes.tokens > 1:  # each expert on its rows; the choices are sorted and counted first
+        return least + Cost(bytes=between, launches=6 + 8 * experts)
+    if choices <= experts:  # weights are copied for each choice: written, and read again
+        return Cost(least.flops, 3 * choices * stored // experts + between, 10)
+    return Cost(least.flops * experts, stored + between, 8 * experts)  # all experts on all rows
