@@ -81,8 +81,8 @@ def _entries() -> list[Entry]:
     ]
     for name in ("prefill", "decode"):
         entries += [
-            (f"{name}: FLOPs a token", phase(name, lambda p: p.cost.flops / p.tokens), _count),
-            (f"{name}: kernels", phase(name, lambda p: p.cost.launches), _whole),
+            (f"{name}: FLOPs a token", phase(name, lambda p: p.work.flops / p.tokens), _count),
+            (f"{name}: launches", phase(name, lambda p: p.launches), _whole),
             (f"{name}: tokens/s, at most", phase(name, lambda p: p.tokens_per_second), _rate),
             (f"{name}: tokens/s, any kernels", phase(name, _any_kernels), _rate),
         ]
@@ -94,15 +94,15 @@ def _any_kernels(phase: Phase) -> float | None:
 
 
 def _kernels(title: str, phase: Phase) -> Table:
-    """Every op that takes anything: what one run of its kernel takes, and how often it runs."""
+    """Every op that takes anything: what one run of it and of its kernel takes."""
     table = Table(title=title)
     for column in ("block", "op", "kernel"):
-        table.add_column(column, no_wrap=True)
+        table.add_column(column, overflow="fold")
     for column in ("times", "FLOPs", "bytes", "us", "bound"):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True)
     block = ""
     for line in phase.lines:
-        if not line.cost.bytes:
+        if not line.work.bytes:
             continue  # a view
         if block and line.block != block:
             table.add_section()
@@ -112,21 +112,21 @@ def _kernels(title: str, phase: Phase) -> Table:
             f"%{line.node}" if line.node.startswith(line.op) else f"%{line.node} = {line.op}",
             line.kernel,
             str(line.times),
-            _count(line.cost.flops) if line.cost.flops else "",
-            _bytes(line.cost.bytes),
+            _count(line.work.flops) if line.work.flops else "",
+            _bytes(line.work.bytes),
             f"{floor.seconds * 1e6:,.2f}" if floor else "-",
             floor.bound if floor else "-",
         )
         block = line.block
     table.add_section()
-    cost, seconds = phase.cost, phase.seconds
+    work, seconds = phase.work, phase.seconds
     table.add_row(
         "all",
         "",
         "",
-        str(cost.launches),
-        _count(cost.flops),
-        _bytes(cost.bytes),
+        "",
+        _count(work.flops),
+        _bytes(work.bytes),
         f"{seconds * 1e6:,.2f}" if seconds else "-",
         max(phase.spent, key=phase.spent.__getitem__) if seconds else "-",
     )

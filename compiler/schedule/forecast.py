@@ -54,7 +54,10 @@ class Line:
     kernel: str
     times: int
     """How often a call runs it."""
+    work: Cost
+    """What the op cannot avoid, whatever computes it."""
     cost: Cost
+    """What its kernel says that it takes."""
     floor: Floor | None
     """None: the target does not state enough to say."""
     refusals: tuple[tuple[str, str], ...]
@@ -72,8 +75,12 @@ class Phase:
     """Of any kernels: weights and cache are moved once, nothing else is, nothing is launched."""
 
     @property
-    def cost(self) -> Cost:
-        return sum((line.cost * line.times for line in self.lines), Cost())
+    def work(self) -> Cost:
+        return sum((line.work * line.times for line in self.lines), Cost())
+
+    @property
+    def launches(self) -> int:
+        return sum(line.cost.launches * line.times for line in self.lines)
 
     @property
     def seconds(self) -> float | None:
@@ -180,11 +187,12 @@ def _lines(plan: Plan, phase: str, sizes: Sizes) -> Iterator[Line]:
             shared.add(choice.op)
             count = 1  # emitted once for all layers
         here = _asked(choice.block, sizes)
+        work = choice.op.cost(here, *choice.operands)
         cost = choice.kernel.cost(choice.op, choice.operands, here, plan.target)
         least = floor(cost, _dtype(choice.operands), plan.target)
         kernel = choice.kernel.name
         node, op, others = choice.node, choice.op.name, choice.refusals
-        yield Line(choice.block, node, op, kernel, count, cost, least, others)
+        yield Line(choice.block, node, op, kernel, count, work, cost, least, others)
 
 
 def _ideal(plan: Plan, phase: str, sizes: Sizes) -> Floor | None:
@@ -247,13 +255,13 @@ def _dtype(operands: tuple[TensorType, ...]) -> str:
 
 
 def _json(phase: Phase) -> dict[str, Any]:
-    cost = phase.cost
+    work = phase.work
     return {
         "tokens": phase.tokens,
-        "flops": cost.flops,
-        "flops_per_token": cost.flops / phase.tokens,
-        "bytes": cost.bytes,
-        "launches": cost.launches,
+        "flops": work.flops,
+        "flops_per_token": work.flops / phase.tokens,
+        "bytes": work.bytes,
+        "launches": phase.launches,
         "seconds": phase.seconds,
         "seconds_by_bound": phase.spent,
         "tokens_per_second": phase.tokens_per_second,
@@ -265,8 +273,8 @@ def _json(phase: Phase) -> dict[str, Any]:
                 "op": line.op,
                 "kernel": line.kernel,
                 "times": line.times,
-                "flops": line.cost.flops,
-                "bytes": line.cost.bytes,
+                "flops": line.work.flops,
+                "bytes": line.work.bytes,
                 "launches": line.cost.launches,
                 "seconds": line.floor.seconds if line.floor else None,
                 "bound": line.floor.bound if line.floor else None,

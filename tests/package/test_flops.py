@@ -43,7 +43,7 @@ def test_decoding(example: str, plan: Plan, package: Build) -> None:
     cache = model.new_cache(ROWS, TOKENS)
     tokens = torch.arange(ROWS * TOKENS).view(ROWS, TOKENS)
     model.prefill(tokens[:, :-1], cache)
-    found = forecast(plan, Demand(ROWS, TOKENS)).phases["decode"].cost.flops
+    found = forecast(plan, Demand(ROWS, TOKENS)).phases["decode"].work.flops
     assert found == counted(lambda: model.decode(tokens[:, -1], cache))
 
 
@@ -61,5 +61,5 @@ def test_a_prompt(example: str, plan: Plan, package: Build) -> None:
             pairs = ROWS * TOKENS * (TOKENS - 1) // 2
             hidden += times * 2 * pairs * q[0].size * (q[1].size + v[1].size)
     assert hidden > 0
-    found = forecast(plan, Demand(ROWS, TOKENS)).phases["prefill"].cost.flops
+    found = forecast(plan, Demand(ROWS, TOKENS)).phases["prefill"].work.flops
     assert found + hidden == counted(lambda: model.prefill(tokens, cache))
