@@ -56,6 +56,8 @@ class Kernel:
     """The kernel, by name, whose function is this one's path in PyTorch."""
     phases: ClassVar[tuple[str, ...]] = ("train", "prefill", "decode")
     """Those that it serves."""
+    packed: ClassVar[bool] = False
+    """Whether it takes no list of tensors, one an expert, for a parameter."""
     ladder: ClassVar[tuple[int, ...]] = ()
     """Rows of a call (batch x tokens) up to which other tiles may be best, the smallest first."""
 

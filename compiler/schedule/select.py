@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -12,6 +12,7 @@ from ..ir.graph import Graph
 from ..ir.model import Model
 from ..ir.op import Op
 from ..ir.types import TensorType
+from ..ir.weights import Each
 from ..machine.roofline import floor, order
 from ..machine.target import Target
 from .kernel import Config, Kernel, Use
@@ -112,9 +113,11 @@ def select(
         by_op.setdefault(kernels[key].implements, []).append(kernels[key]())
     choices = []
     for block in model.blocks.values():
+        lists = {name for name, p in block.params.items() if isinstance(p.program, Each)}
         for phases, graph in block.graphs.items():
             for phase in phases:
-                for choice in _chosen(graph, by_op, target, phase, calls[phase], model.dtype):
+                sizes = calls[phase]
+                for choice in _chosen(graph, by_op, target, phase, sizes, model.dtype, lists):
                     choices.append(replace(choice, block=block.name))
     wanted = {choice.kernel.reference for choice in choices} - {""}
     references = tuple(kernels[name]() for name in sorted(wanted))
@@ -142,6 +145,7 @@ def _chosen(
     phase: str,
     sizes: Sizes,
     dtype: str,
+    lists: Collection[str],
 ) -> Iterator[Choice]:
     """The choices for one graph in one phase, whose block is not yet said."""
     for node in graph.nodes():
@@ -155,6 +159,9 @@ def _chosen(
             reason = kernel.refuses(node.op, types, target)
             if phase not in kernel.phases:
                 reason = f"it serves {' and '.join(kernel.phases)} only"
+            for value in graph.operands(node):
+                if kernel.packed and value.name in lists:
+                    reason = f"the experts of %{value.name} are not packed into one tensor"
             if reason is not None:
                 refusals[kernel.name] = reason
                 continue
