@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from rich.console import Console
 from rich.table import Table
@@ -52,9 +53,25 @@ def _summary(forecasts: Sequence[Forecast]) -> Table:
             if forecast is not first:
                 cells.append(_ratio(value, measure(first)))
         table.add_row(label, *cells)
-    fits = [_fits(first), *(cell for f in forecasts[1:] for cell in (_fits(f), ""))]
-    table.add_row("weights and cache fit", *fits)
+    words: list[tuple[str, Callable[[Forecast], str]]] = [
+        *((f"{name}: bound by", partial(_bounds, name)) for name in first.phases),
+        ("weights and cache fit", _fits),
+    ]
+    for label, say in words:
+        said = [say(first), *(cell for f in forecasts[1:] for cell in (say(f), ""))]
+        table.add_row(label, *said)
     return table
+
+
+def _bounds(name: str, forecast: Forecast) -> str:
+    """What kernels are held back by, and for how much of the time."""
+    spent = forecast.phases[name].spent
+    total = forecast.phases[name].seconds
+    if not total:
+        return "-"
+    parts = {bound: round(100 * seconds / total) for bound, seconds in spent.items()}
+    most = sorted((bound for bound in parts if parts[bound]), key=lambda bound: -parts[bound])
+    return "\n".join(f"{bound} {parts[bound]} %" for bound in most)
 
 
 def _fits(forecast: Forecast) -> str:

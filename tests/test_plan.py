@@ -67,6 +67,9 @@ def test_the_table_and_the_data_say_the_same() -> None:
     total = sum(op["times"] * op["seconds"] for op in decode["ops"])
     assert total == pytest.approx(decode["seconds"], rel=1e-9)
     assert sum(decode["seconds_by_bound"].values()) == pytest.approx(total, rel=1e-9)
+    first, *_ = decode["seconds_by_bound"].items()
+    part = 100 * first[1] / total
+    assert row(result, "decode: bound by")[1] == f"{first[0]} {part:.0f} %"
     # Other kernels, and why they are not taken.
     assert any(op["refusals"] for op in decode["ops"])
 

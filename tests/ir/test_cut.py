@@ -138,6 +138,18 @@ def test_a_product_of_two_that_vary_is_not_linear() -> None:
     assert cheapest_cut(a.block(both, gated)).bytes == (4 * 8 + 4 * 8) * 4
 
 
+def test_what_is_made_of_cached_rows_is_found_there() -> None:
+    a = Attention()
+    a.add(Cached(cache="rows"), a.narrow, a.positions, name="rows")
+    rows = a.graph.value("rows")
+    k, v = (
+        a.add(Einsum("bsd,hkd->bshk"), rows, a.weight(name, HEADS, HEAD, NARROW)) for name in "kv"
+    )
+    a.graph.outputs = (a.add(Attend(scale=1.0), a.heads("q", a.x), k, v, a.positions),)
+    block = Block("layer", caches={"rows": rows.type}, graphs={PHASES: a.graph})
+    assert (names(block), cheapest_cut(block).bytes) == (["rows"], 8 * 4)
+
+
 def test_of_equal_cuts_the_nearest_to_attention() -> None:
     a = Attention()
     # Key and value together are as wide as what they are made of.
