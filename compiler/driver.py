@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from .components.building.assemble import ROLES, assemble
+from .emit.aot import Compiled, account, compile_package
 from .emit.export import Call, Exported, lower
 from .emit.package import NO_CHECKPOINT, Facts, emit
-from .emit.prove import PackageProof, method, prove_package
+from .emit.prove import method, prove_package
 from .emit.write import changes, check_name, write
 from .errors import ArchsmithError, EnvironmentMissing
 from .families.config import read_config
@@ -24,6 +25,7 @@ from .ir.model import Model
 from .ir.text import print_model
 from .machine.target import Target
 from .plugins import Registry
+from .report import SEED, Report
 from .rewrite.order import DEFAULT, resolve
 from .rewrite.pipeline import AnyPass, Outcome, PassFailed, Runner
 from .schedule.select import Plan, select
@@ -31,43 +33,6 @@ from .spec.diagnostics import accepted, quoted, render
 from .spec.load import load
 from .spec.schema import Spec
 from .spec.source import read
-
-SEED = 0
-
-
-@dataclass(frozen=True)
-class Report:
-    """What a build made, changed, refused and proved."""
-
-    folder: Path
-    files: Mapping[str, str]
-    """Path -> "new", "same", "changed", "removed" or "edited"."""
-    target: str
-    pipeline: str
-    parameters: int
-    cache_bytes_per_token: int
-    outcomes: Sequence[Outcome]
-    proof: PackageProof | None
-    unproved: str
-    """Why the package was not proved, where it was not."""
-
-    def json(self) -> dict[str, Any]:
-        return {
-            "folder": str(self.folder),
-            "files": dict(self.files),
-            "target": self.target,
-            "pipeline": self.pipeline,
-            "parameters": self.parameters,
-            "cache_bytes_per_token": self.cache_bytes_per_token,
-            "passes": [
-                {**outcome.certificate(SEED), "largest_error": outcome.error}
-                for outcome in self.outcomes
-            ],
-            "package": None
-            if self.proof is None
-            else {**method(), "trials": self.proof.trials, "largest_error": self.proof.error},
-            "unproved": self.unproved,
-        }
 
 
 @dataclass(frozen=True)
@@ -153,10 +118,14 @@ class Compiler:
         passes: Sequence[AnyPass],
         *,
         prove: bool = True,
+        aot: bool = False,
         force: bool = False,
         dry_run: bool = False,
     ) -> Report:
-        """From a spec to a package in `folder`; nothing is written unless all is proved."""
+        """From a spec to a package in `folder`; nothing is written unless all is proved.
+
+        With `aot`, its kernels are compiled, and the package holds a report of them.
+        """
         if folder.name in ("", "..") or folder.is_symlink():
             folder = folder.resolve()
         check_name(folder)
@@ -173,8 +142,14 @@ class Compiler:
             except EnvironmentMissing as missing:
                 unproved = str(missing)
         facts = self._facts(spec, pipeline, outcomes, proved=proof is not None)
+        compiled: list[Compiled] = []
+        if aot:
+            self.watch("kernels, compiled ahead of time")
+            compiled = compile_package(plan, self.registry.templates, facts)
         self.watch("files")
-        files = emit(plan, self.registry.templates, facts)
+        files = emit(
+            plan, self.registry.templates, facts, aot=account(plan, compiled) if aot else None
+        )
         done = changes(folder, files) if dry_run else write(folder, files, force=force)
         return Report(
             folder,
@@ -186,6 +161,7 @@ class Compiler:
             outcomes,
             proof,
             unproved,
+            compiled,
         )
 
     def export(

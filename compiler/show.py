@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import TracebackType
 
 from rich.console import Console
 from rich.table import Table
 
-from .driver import Report
+from .emit.aot import Compiled
+from .report import Report
 
 
 class Progress:
@@ -62,3 +64,26 @@ def summary(report: Report, dry_run: bool) -> None:
     else:
         table.add_row("package", f"not proved: {report.unproved}")
     console.print(table)
+    if report.compiled:
+        console.print(kernels(report.compiled))
+
+
+def kernels(compiled: Sequence[Compiled]) -> Table:
+    """The kernels that were compiled ahead of time, as a table."""
+    table = Table(title="kernels, compiled ahead of time")
+    for column in ("kernel", "compiled with"):
+        table.add_column(column)
+    for column in ("registers", "spilled", "shared", "matrix instructions", "bytes"):
+        table.add_column(column, justify="right")
+    for kernel in compiled:
+        options = " ".join(f"{key}={value}" for key, value in kernel.options.items())
+        products = " ".join(f"{n} {name}" for name, n in kernel.instructions.items())
+        numbers = (kernel.registers, kernel.spills, kernel.shared)
+        table.add_row(
+            kernel.kernel,
+            options,
+            *(f"{n:,}" for n in numbers),
+            products or "-",
+            f"{kernel.size:,}",
+        )
+    return table

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from archsmith.compiler.driver import Compiler, Report
+from archsmith.compiler.driver import Compiler
+from archsmith.compiler.report import Report
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.syntax import Syntax

@@ -26,6 +26,7 @@ from .options import JSON, PIPELINE, SPEC, TARGET
     help="How each application of a pass is proved.",
 )
 @click.option("--proof/--no-proof", default=True, help="Prove the emitted package, in torch.")
+@click.option("--aot", is_flag=True, help="Compile its kernels for the target, and report them.")
 @click.option("--force", is_flag=True, help="Overwrite files that were edited.")
 @click.option("--dry-run", is_flag=True, help="Do all but write.")
 @JSON
@@ -36,6 +37,7 @@ def build(
     pipeline: str | None,
     verify_each: str,
     proof: bool,
+    aot: bool,
     force: bool,
     dry_run: bool,
     as_json: bool,
@@ -46,7 +48,7 @@ def build(
       archsmith build model.yaml -o my_model
 
     The folder is the package, its base name the name to import. Files that you edited are not
-    overwritten, and all others of the folder stay.
+    overwritten, and all others of the folder stay. Nothing needs a GPU, --aot neither.
     """
     from ..driver import Compiler
     from ..show import Progress, summary
@@ -56,7 +58,7 @@ def build(
         loaded = compiler.load(spec)
         name, passes = compiler.passes(pipeline or loaded.pipeline)
         report = compiler.package(
-            loaded, output, name, passes, prove=proof, force=force, dry_run=dry_run
+            loaded, output, name, passes, prove=proof, aot=aot, force=force, dry_run=dry_run
         )
     if as_json:
         click.echo(json.dumps(report.json(), indent=2))

@@ -13,11 +13,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from ..errors import EnvironmentMissing, ProofError
+from ..errors import ArchsmithError, EnvironmentMissing, ProofError
 from ..ir.cost import Sizes
 from ..schedule.code import name
 from ..schedule.kernel import Kernel, Use
 from ..schedule.select import Plan
+from .package import Facts, emit
 
 SCRIPT = "compile.py"
 
@@ -45,6 +46,52 @@ class Compiled:
 
     def json(self) -> dict[str, Any]:
         return {**vars(self), "options": dict(self.options)}
+
+
+def compile_package(plan: Plan, templates: Mapping[str, str], facts: Facts) -> list[Compiled]:
+    """Compile all Triton kernels of a package, each in every configuration that it may launch.
+
+    Raises as `compile_ahead`, and `ArchsmithError` where the target has no Triton.
+    """
+    target = plan.target
+    if target.triton is None:
+        raise ArchsmithError(
+            f"nothing is compiled ahead of time for {target.name}, which has no Triton\n"
+            "  = help: build for a GPU with --target, or without --aot"
+        )
+    compiled = compile_ahead(
+        emit(plan, templates, facts), calls_of(plan), target.triton, templates[SCRIPT]
+    )
+    for kernel in compiled:
+        if kernel.shared > target.shared_memory:
+            raise ProofError(
+                f"{kernel.kernel} of kernels/{kernel.file}.py needs {kernel.shared} bytes of shared"
+                f" memory with {dict(kernel.options)}; {target.name} has {target.shared_memory}"
+            )
+    return compiled
+
+
+def account(plan: Plan, compiled: Sequence[Compiled]) -> dict[str, Any]:
+    """What a package says of its kernels: what they are compiled to, and what they move."""
+    traffic: dict[str, dict[str, Any]] = {}
+    for choice in plan.choices:
+        if choice.kernel.triton:
+            sizes = plan.calls[choice.phase]
+            moved = choice.kernel.cost(choice.op, choice.operands, sizes, plan.target)
+            least = choice.op.cost(sizes, *choice.operands)
+            entry = {
+                "op": choice.op.name,
+                "kernel": choice.kernel.name,
+                "call": vars(sizes),
+                "bytes": moved.bytes,
+                "floor": least.bytes,
+            }
+            traffic[json.dumps(entry)] = entry
+    return {
+        "target": plan.target.name,
+        "kernels": [kernel.json() for kernel in compiled],
+        "traffic": [traffic[key] for key in sorted(traffic)],
+    }
 
 
 def calls(kernel: Kernel, use: Use, sizes: Sequence[Sizes], phases: tuple[str, ...]) -> list[Any]:

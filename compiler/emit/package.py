@@ -14,6 +14,7 @@ from ..ir.model import EMBED, HEAD, Param
 from ..ir.types import BYTES
 from ..schedule.code import string, tuple_of
 from ..schedule.select import Plan
+from .cases import cases, imports
 from .environment import render
 from .kernels import kernel_files, library_file
 from .layout import WIDTH, statement
@@ -32,6 +33,7 @@ TEMPLATES = (
     "model.py",
     "ring.py",
     "test_package.py",
+    "try_kernels.py",
     "weights.py",
     "README.md",
 )
@@ -72,10 +74,12 @@ def emit(
     which: Which = "size",
     *,
     trace: bool = False,
+    aot: Mapping[str, Any] | None = None,
 ) -> dict[str, str]:
     """The text of every file by its path; the same input gives the same bytes.
 
-    `which` "probe" writes the same package at probe sizes; `trace` has it tell what it computes.
+    `which` "probe" writes the same package at probe sizes; `trace` has it tell what it computes;
+    `aot` is what it is to report of its kernels.
     """
     missing = [name for name in TEMPLATES if name not in templates]
     if missing:
@@ -99,9 +103,13 @@ def emit(
     files |= kernel_files(plan, values)
     header = _header(plan, facts)
     files = {p: header + t if p.endswith(".py") else t for p, t in files.items()}
-    if any(kernel.triton for kernel in plan.used()):
+    if values["triton_used"]:
+        own = {"cases": cases(plan), "imports": imports(plan)}
+        files["tests/kernels.py"] = header + render(templates["try_kernels.py"], values | own)
         library = library_file(templates["library.py"], files, BYTES[plan.model.dtype])
         files["kernels/library.py"] = header + library
+    if aot is not None:
+        files["aot.json"] = f"{Json(aot)}\n"
     files["config.json"] = f"{Json(_config(plan, facts))}\n"
     files[PLAN] = f"{Json(_plan(plan, facts, files))}\n"
     return dict(sorted(files.items()))
@@ -129,7 +137,8 @@ def _values(module: Module, facts: Facts) -> dict[str, Any]:
         "family": Prose(facts.checkpoint["family"]) if facts.checkpoint["family"] else None,
         "functions": [Name(f) for f in sorted({f for _, names in functions for f in names})],
         "kernels": [(Name(stem), [Name(f) for f in names]) for stem, names in functions],
-        "stems": [stem for stem, _ in functions],
+        "stems": [kernel.stem() for kernel in plan.emitted()],
+        "triton_used": any(kernel.triton for kernel in plan.used()),
         "tensors": _Tensors(module, which, facts.copies),
     }
 

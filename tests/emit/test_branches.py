@@ -10,7 +10,7 @@ from archsmith.compiler.emit.branches import branches
 TRAIN, PREFILL, DECODE = "train", "prefill", "decode"
 
 
-def test_of(phases: tuple[str, ...]) -> str:
+def condition(phases: tuple[str, ...]) -> str:
     return " or ".join(phases)
 
 
@@ -28,7 +28,7 @@ def test_training_is_told_by_its_cache_and_decoding_by_its_tokens(
     served: list[Any], asked: list[Any]
 ) -> None:
     kernels: list[Any] = [(phases, object()) for phases in served]
-    found = list(branches(kernels, test_of))
+    found = list(branches(kernels, condition))
     assert [test for test, _, _ in found] == [" or ".join(phases) for phases in asked]
     by_phases = {phases: kernel for phases, kernel in kernels}
     assert [kernel for _, _, kernel in found] == [by_phases[phases] for phases in asked]

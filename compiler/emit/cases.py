@@ -1,0 +1,64 @@
+"""How a package tries its Triton kernels on a GPU: a call of each kind it makes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..ir.dims import Dim
+from ..schedule.code import Code, call, name
+from ..schedule.kernel import Kernel, Use
+from ..schedule.select import Plan
+from .layout import statement
+from .values import Name, Source
+
+
+def cases(plan: Plan) -> list[tuple[Name, Source]]:
+    """A method for each kernel: what it is called, and its statements, in a loop over calls."""
+    found = []
+    for kernel in plan.used():
+        if kernel.triton:
+            lines = [line for use in plan.uses(kernel) for line in _lines(plan, kernel, use)]
+            found.append((Name(f"test_{kernel.functions[0]}"), Source(tuple(lines))))
+    return found
+
+
+def imports(plan: Plan) -> Source:
+    """Of the functions of the Triton kernels in use."""
+    functions = {kernel.functions[0] for kernel in plan.used() if kernel.triton}
+    return Source(tuple(statement(f"from ..kernels import {', '.join(sorted(functions))}", 0)))
+
+
+def _lines(plan: Plan, kernel: Kernel, use: Use) -> Iterator[str]:
+    """Statements that hold one use of a kernel to PyTorch, for calls of some sizes."""
+    names = use.op.operand_names()[: len(use.operands)]
+    phases = tuple(
+        dict.fromkeys(
+            choice.phase
+            for choice in plan.choices
+            if choice.kernel.name == kernel.name and plan.use(choice) == use
+        )
+    )
+    code = kernel.call(use.op.at("size"), *map(name, names), phases=phases)
+    function, _, arguments = code.text.partition("(")
+    yield f"        for B, T, S in {'DECODE' if phases == ('decode',) else 'CALLS'}:"
+    for key in names:
+        yield from statement(f"{key} = {_drawn(plan, key, use).text}", 12)
+    yield from statement(f"agree({function}, {arguments}", 12)
+
+
+def _drawn(plan: Plan, key: str, use: Use) -> Code:
+    """A random operand."""
+    types = dict(zip(use.op.operand_names(), use.operands, strict=False))
+    type = types[key]
+    if key == "positions":
+        return call("draw_positions", name("B"), name("T"), name("S"))
+    if type.dtype == "int64":  # which of the experts
+        experts = use.operands[-1].row[0]
+        return call("draw_choices", name("B"), name("T"), type.row[0].size, experts.size)
+    dtype = {} if type.dtype == plan.model.dtype else {"dtype": name(f"torch.{type.dtype}")}
+    function = "draw_weight" if type.shape == type.row else "draw"
+    return call(function, *map(_axis, type.shape), **dtype)
+
+
+def _axis(axis: Dim | str) -> Code | int:
+    return axis.size if isinstance(axis, Dim) else name(axis)
