@@ -222,6 +222,10 @@ def test_a_phase_is_the_sum_of_its_lines(plans: dict[str, Plan]) -> None:
         assert line.cost.bytes >= line.work.bytes
     assert (phase.work.flops, phase.launches) == (total.flops, launches)
     assert phase.work.bytes == pytest.approx(total.bytes, rel=1e-12)
+    # A view is no kernel, and all else is one or more.
+    views = {line.op for line in phase.lines if line.cost.launches == 0}
+    assert views == {line.op for line in phase.lines if line.work.bytes == 0}
+    assert {"split", "expand"} <= views
     # What all layers share is there once; a layer's own ops as often as there are layers.
     assert [line.times for line in phase.lines if line.op == "rotations"] == [1]
     assert sum(line.times for line in phase.lines if line.op == "attend") == 61
