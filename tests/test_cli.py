@@ -27,6 +27,7 @@ SURFACE = {
     "build": ["dry_run", "force", "json", "output", "pipeline", "proof", "target", "verify_each"],
     "check": ["json"],
     "explain": ["pass"],
+    "export": ["batch", "dtype", "json", "output", "pipeline", "proof", "to", "tokens", "weights"],
     "graph": ["after", "block", "format", "output", "phase", "pipeline"],
     "import": ["name", "output"],
     "list": ["json"],

@@ -7,9 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from archsmith.compiler.cli import main
 from archsmith.compiler.driver import Compiler
 from archsmith.compiler.emit.export import Call
 from archsmith.compiler.errors import ArchsmithError, EnvironmentMissing, ExportError
+from click.testing import CliRunner
 from package.tiny import EXAMPLES
 
 from .conftest import Export
@@ -99,3 +101,25 @@ def test_a_checkpoint_of_another_model(stand_in: Path, export: Export, tmp_path:
 def test_a_call_that_is_none(batch: int, tokens: int, export: Export) -> None:
     with pytest.raises(ArchsmithError, match=r"one row or more, of 1 to 256 tokens"):
         export("tiny-llama", batch=batch, tokens=tokens)
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "said"),
+    [
+        (["--json"], 2, "-o must say where"),
+        (["--weights", "nowhere"], 1, "--weights nowhere is no folder"),
+        (["-o", "SPEC"], 1, "is what is read"),
+        (["--to", "onnx"], 2, "'onnx' is not 'mlir'"),
+    ],
+)
+def test_a_command_that_cannot_be_done(
+    options: list[str], code: int, said: str, tmp_path: Path
+) -> None:
+    page = tmp_path / "model.yaml"
+    page.write_text((EXAMPLES / "tiny-llama.yaml").read_text())
+    given = [str(page) if option == "SPEC" else option for option in options]
+    done = CliRunner().invoke(main, ["export", str(page), "--to", "mlir", *given])
+    assert done.exit_code == code
+    assert said in done.stderr
+    assert done.stdout == ""
+    assert page.read_text() == (EXAMPLES / "tiny-llama.yaml").read_text()
