@@ -63,14 +63,14 @@ class TritonGroupedGemm(Kernel):
     ) -> Iterator[Config]:
         experts, width, inner, top_k = _sizes(operands)
         block_m = _block_m(operands, rows)
-        tiles = min(rows * top_k, experts)
+        tiles = max(min(rows * top_k, experts), rows * top_k // block_m)
         widest = _widest(block_m, operands, target)
-        long = block_m <= FEW and _reads_shared(target)
+        depths = _depths(block_m, operands, target)
         for share in (1, 2):  # half the tile, where a whole one does not fit
             block_n = max(widest // share, 16)
             gate_n = _columns(inner, block_n, tiles, target)
             down_n = _columns(width, 2 * block_n, tiles, target)
-            for block_k in (128, 64, 32) if long else (64, 32):
+            for block_k in depths:
                 block_k = _divisor(block_k, width, inner)
                 step = (block_m + max(2 * gate_n, down_n)) * block_k * BYTES[operands[0].dtype]
                 stages = _stages(step, block_m, target)
@@ -131,6 +131,13 @@ def _widest(block_m: int, operands: tuple[TensorType, ...], target: Target) -> i
     return 128 if block_m <= 64 or _roomy(target) else 64
 
 
+def _depths(block_m: int, operands: tuple[TensorType, ...], target: Target) -> tuple[int, ...]:
+    """How much of its rows a step may take, the best first."""
+    if operands[0].dtype == "float32":
+        return (32, 16)
+    return (128, 64, 32) if block_m <= FEW and _reads_shared(target) else (64, 32)
+
+
 def _warps(block_m: int, target: Target) -> int:
     return 4 if block_m <= (64 if _roomy(target) else FEW) else 8
 
@@ -146,9 +153,9 @@ def _roomy(target: Target) -> bool:
 
 
 def _columns(size: int, most: int, tiles: int, target: Target) -> int:
-    """Columns of a tile: fewer where some processor would otherwise have no program."""
+    """Columns of a tile: fewer where an eighth of the processors would have no program."""
     block = min(most, max(power_of_2(size), 16))
-    while block > 32 and tiles * -(-size // block) < target.processors:
+    while block > 32 and 8 * tiles * -(-size // block) < 7 * target.processors:
         block //= 2
     return block
 
@@ -156,7 +163,7 @@ def _columns(size: int, most: int, tiles: int, target: Target) -> int:
 def _divisor(most: int, *sizes: int) -> int:
     """A tile that divides all sizes, so that no read needs a mask; else the most."""
     whole = math.gcd(most, *sizes)
-    return whole if whole >= 32 else min(most, max(power_of_2(max(sizes)), 16))
+    return whole if whole >= min(most, 32) else min(most, max(power_of_2(max(sizes)), 16))
 
 
 def _stages(step: int, block_m: int, target: Target) -> int | None:

@@ -1,0 +1,130 @@
+"""When experts are given to Triton, with what tiles, and what the operator does on a CPU."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from archsmith.compiler.driver import Compiler
+from archsmith.compiler.ir.cost import Sizes
+from archsmith.compiler.ir.types import TensorType
+from archsmith.compiler.ops.moe import FusedExperts
+from archsmith.compiler.plugins import Registry
+from archsmith.compiler.schedule.select import Plan
+from kernels.checks import emitted
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+OURS = "triton.grouped_gemm"
+# Experts, experts a token, width, inner width: DeepSeek-V2-Lite's, Qwen3-30B's, DeepSeek-V3's,
+# Mixtral's, and one that no tile divides.
+MODELS = [
+    (64, 6, 2048, 1408),
+    (128, 8, 2048, 768),
+    (256, 8, 7168, 2048),
+    (8, 2, 4096, 14336),
+    (5, 3, 200, 90),
+]
+CHIPS = ("a100", "h100", "h200", "b200", "mi300x")
+
+
+def types(
+    experts: int, top_k: int, width: int, inner: int, dtype: str = "bfloat16"
+) -> tuple[TensorType, ...]:
+    texts = (
+        f"{dtype}[B, T, {width}]",
+        f"int64[B, T, {top_k}]",
+        f"float32[B, T, {top_k}]",
+        f"{dtype}[{experts}, {2 * inner}, {width}]",
+        f"{dtype}[{experts}, {width}, {inner}]",
+    )
+    return tuple(map(TensorType.parse, texts))
+
+
+@pytest.mark.parametrize("chip", CHIPS)
+@pytest.mark.parametrize("model", MODELS, ids=str)
+def test_tiles(registry: Registry, model: tuple[int, ...], chip: str) -> None:
+    experts, top_k, width, inner = model
+    kernel, target = registry.kernels[OURS](), registry.targets[chip]
+    assert kernel.refuses(FusedExperts("silu"), types(*model), target) is None
+    for rows in (*kernel.ladder, 100_000):
+        config = next(iter(kernel.configs(FusedExperts("silu"), types(*model), rows, target)))
+        tile = config.constants
+        assert all(tile[n] == 1 << tile[n].bit_length() - 1 for n in ("BLOCK_M", "BLOCK_K"))
+        assert tile["BLOCK_M"] == 16 or tile["BLOCK_M"] < 2 * rows * top_k / experts
+        if not width % 128 and not inner % 128:  # then nothing is masked
+            assert not width % tile["BLOCK_K"]
+            assert not inner % tile["BLOCK_K"]
+        columns = max(2 * tile["GATE_N"], tile["DOWN_N"])
+        step = 2 * (tile["BLOCK_M"] + columns) * tile["BLOCK_K"]
+        assert step * (config.num_stages or 0) <= 2 * target.shared_memory
+        if rows == 1 and min(width, inner) >= 768:  # a program for nearly every processor
+            programs = top_k * math.ceil(inner / tile["GATE_N"])
+            assert programs > 0.7 * target.processors or tile["GATE_N"] <= 32
+
+
+def test_refusals(registry: Registry) -> None:
+    kernel, op, model = registry.kernels[OURS](), FusedExperts("silu"), types(8, 2, 64, 32)
+    h200, cpu = registry.targets["h200"], registry.targets["cpu"]
+    assert kernel.refuses(op, model, h200) is None
+    assert "no Triton" in (kernel.refuses(op, model, cpu) or "")
+    assert "float64" in (kernel.refuses(op, types(8, 2, 64, 32, "float64"), h200) or "")
+    assert "activation" in (kernel.refuses(FusedExperts("mish"), model, h200) or "")
+    assert "too large" in (kernel.refuses(op, types(8, 2, 1 << 15, 1 << 15), h200) or "")
+    small = replace(h200, shared_memory=4096)
+    assert "shared memory of 4096" in (kernel.refuses(op, types(8, 2, 2048, 768), small) or "")
+
+
+def test_what_it_takes(registry: Registry) -> None:
+    """Beside the op's own: the hidden rows and the results, written and read, and its launches."""
+    kernel, op, target = registry.kernels[OURS](), FusedExperts("silu"), registry.targets["h200"]
+    operands = types(64, 6, 2048, 1408)
+    for rows, launches in ((1, 3), (16, 3), (17, 4), (4096, 4)):
+        sizes = Sizes(1, rows, rows)
+        cost, own = kernel.cost(op, operands, sizes, target), op.cost(sizes, *operands)
+        assert cost.flops == own.flops
+        assert cost.bytes - own.bytes == rows * 6 * (1408 + 2048) * 2 * 2
+        assert cost.launches == launches
+
+
+def scheduled(passes: tuple[str, ...] | None) -> Plan:
+    compiler = Compiler.installed("h200", numeric=False)
+    spec = compiler.load(EXAMPLES / "deepseek-v2-lite.yaml")
+    model, _ = compiler.rewrite(compiler.build(spec), compiler.passes(passes)[1])
+    return compiler.schedule(model)
+
+
+def test_experts_are_given_to_it_once_they_are_packed() -> None:
+    packed = [c for c in scheduled(None).choices if c.op.name == "fused_experts"]
+    assert {(c.phase, c.kernel.name) for c in packed} == {
+        (phase, OURS) for phase in ("train", "prefill", "decode")
+    }
+    listed = [
+        c for c in scheduled(("fuse-expert-gate-up",)).choices if c.op.name == "fused_experts"
+    ]
+    assert listed
+    for choice in listed:
+        assert choice.kernel.name == "torch.fused_experts"
+        assert "not packed" in dict(choice.refusals)[OURS]
+
+
+def test_on_a_cpu_and_for_gradients_it_is_its_path_in_pytorch(registry: Registry) -> None:
+    module = emitted(registry.kernels[OURS](), FusedExperts("silu"), types(4, 2, 32, 16), "h200")
+    torch.manual_seed(0)
+    index = torch.stack([torch.randperm(4)[:2] for _ in range(20)]).view(2, 10, 2)
+    shapes = ((2, 10, 32), (2, 10, 2), (4, 32, 32), (4, 32, 16))
+
+    def gradients(function: object) -> list[torch.Tensor]:
+        torch.manual_seed(1)
+        x, weight, gate_up, down = (torch.randn(s).requires_grad_() for s in shapes)
+        assert callable(function)
+        y = function(x, index, weight, gate_up, down, activation="silu")
+        y.square().sum().backward()
+        return [y.detach(), *(t.grad for t in (x, weight, gate_up, down))]
+
+    wanted = gradients(module.fused_experts)
+    for found in (gradients(module.grouped_experts), gradients(module.grouped_experts.registered)):
+        for one, other in zip(found, wanted, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
