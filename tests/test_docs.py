@@ -168,7 +168,7 @@ def test_the_family_kernel_and_target_of_contributing(
     # The kernel's reason, on a target without the feature.
     plan = Compiler(registry, registry.targets["cpu"]).schedule(compiler.build(spec))
     said = {refusal for choice in plan.choices for refusal in choice.refusals}
-    assert said == {("native.rms_norm", "cpu has no fused norms")}
+    assert ("native.rms_norm", "cpu has no fused norms") in said
 
 
 def test_contributing_names_every_folder() -> None:

@@ -34,6 +34,7 @@ TEMPLATES = (
     "ring.py",
     "test_package.py",
     "try_kernels.py",
+    "try_on_gpu.py",
     "weights.py",
     "README.md",
 )
@@ -95,6 +96,7 @@ def emit(
         "weights.py": render(templates["weights.py"], values),
         "kernels/__init__.py": render(templates["kernels.py"], values),
         "tests/__init__.py": '"""The package\'s checks of itself."""\n',
+        "tests/kernels.py": render(templates["try_kernels.py"], values),
         "tests/test_package.py": render(templates["test_package.py"], values),
         "README.md": render(templates["README.md"], values, python=False),
     }
@@ -105,7 +107,7 @@ def emit(
     files = {p: header + t if p.endswith(".py") else t for p, t in files.items()}
     if values["triton_used"]:
         own = {"cases": cases(plan), "imports": imports(plan)}
-        files["tests/kernels.py"] = header + render(templates["try_kernels.py"], values | own)
+        files["tests/on_gpu.py"] = header + render(templates["try_on_gpu.py"], values | own)
         library = library_file(templates["library.py"], files, BYTES[plan.model.dtype])
         files["kernels/library.py"] = header + library
     if aot is not None:

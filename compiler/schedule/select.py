@@ -157,7 +157,7 @@ def _chosen(
         able: dict[str, Kernel] = {}
         for kernel in by_op.get(node.op.name, []):
             reason = kernel.refuses(node.op, types, target)
-            if phase not in kernel.phases:
+            if reason is None and phase not in kernel.phases:
                 reason = f"it serves {' and '.join(kernel.phases)} only"
             for value in graph.operands(node):
                 if kernel.packed and value.name in lists:

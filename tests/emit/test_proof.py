@@ -68,7 +68,7 @@ def test_what_is_right_is_proved(
         ("torch.route", breaking.not_normalized, "tiny-qwen3-moe", "O1", "sparse/weight"),
         ("torch.fused_experts", breaking.no_weight, "tiny-deepseek-v3", "O1", "sparse/routed"),
         ("torch.experts", breaking.up_for_gate, "tiny-mixtral", "O0", "layer/routed"),
-        ("torch.activation", breaking.one_less, "tiny-llama", "O1", "layer/x"),
+        ("torch.gated_activation", breaking.one_less, "tiny-llama", "O1", "layer/x"),
     ],
     ids=lambda value: getattr(value, "__name__", value),
 )
@@ -93,8 +93,8 @@ SCALING = "(keep + (1 - keep) / factor)", "(keep + (1 - keep) * factor)"
     ("stem", "old", "new", "example", "found"),
     [
         ("rms_norm", "mean(-1", "sum(-1", "tiny-deepseek-v3", "dense/q_latent"),
-        ("rope", *COSINE_AND_SINE, "tiny-qwen3-moe", "sparse/q"),
-        ("rope", *SCALING, "tiny-llama", "layer/q"),
+        ("rotations", *COSINE_AND_SINE, "tiny-qwen3-moe", "sparse/q"),
+        ("rotations", *SCALING, "tiny-llama", "layer/q"),
         ("attend", "slot <= positions", "slot < positions", "tiny-deepseek-v3", "dense/out"),
         ("attend", "is_causal=mask is None", "is_causal=False", "tiny-llama", "layer/out"),
         ("attend", "- window", "- window - 1", "tiny-mixtral", "layer/out"),

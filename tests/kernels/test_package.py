@@ -1,0 +1,138 @@
+"""A whole package with its Triton kernels interpreted, and the tests it carries of them."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from archsmith.compiler.driver import Compiler
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+# Of sums in float32 in another order, over a few layers.
+CLOSE = 1e-5
+NAMES = ("tiny-llama", "tiny-mixtral", "tiny-qwen3-moe", "tiny-deepseek-v2", "tiny-deepseek-v3")
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], ModuleType]]:
+    """Builds an example in float32 for a GPU, and imports it."""
+    root = tmp_path_factory.mktemp("interpreted")
+    compiler = Compiler.installed("h200", numeric=False)
+    pipeline, passes = compiler.passes(None)
+
+    def build(example: str) -> ModuleType:
+        page = root / f"{example}.yaml"
+        text = (EXAMPLES / f"{example}.yaml").read_text()
+        page.write_text(text.replace("dtype: bfloat16", "dtype: float32"))
+        folder = root / f"gpu_{example.replace('-', '_')}"
+        compiler.package(compiler.load(page), folder, pipeline, passes, prove=False)
+        importlib.invalidate_caches()
+        return importlib.import_module(folder.name)
+
+    sys.path.insert(0, str(root))
+    yield build
+    sys.path.remove(str(root))
+
+
+def launching(function: Any, calls: list[str]) -> Callable[..., Any]:
+    """A kernel's function that launches for float32, as it would on a GPU, and keeps count."""
+
+    def call(x: torch.Tensor, *others: Any, **options: Any) -> Any:
+        if x.dtype == torch.float64:
+            return function(x, *others, **options)
+        calls.append(function.__name__)
+        return function.registered(x, *others, **options)
+
+    return call
+
+
+@pytest.mark.parametrize("example", NAMES)
+def test_a_model_computes_the_same_with_its_kernels(
+    built: Callable[[str], ModuleType], example: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = built(example)
+    torch.manual_seed(0)
+    model = package.Model(package.Config())
+    tokens = torch.randint(0, package.Config.vocab_size, (2, 9))
+
+    def answers() -> list[torch.Tensor]:
+        cache = model.new_cache(batch=2, length=12)
+        first = model.prefill(tokens[:, :5], cache, lengths=[5, 3])
+        more = model.extend(tokens[:, 5:7], cache)
+        last = model.decode(tokens[:, 7], cache)
+        with torch.no_grad():
+            return [first, more, last, model(tokens)]
+
+    wanted = answers()
+    calls: list[str] = []
+    module = sys.modules[f"{package.__name__}.model"]
+    kernels = {n: f for n, f in vars(module).items() if hasattr(f, "registered")}
+    for key, function in kernels.items():
+        monkeypatch.setattr(module, key, launching(function, calls))
+    found = answers()
+    assert kernels
+    assert set(calls) == set(kernels)
+    for x, y in zip(found, wanted, strict=True):
+        torch.testing.assert_close(x, y, rtol=CLOSE, atol=CLOSE)
+
+
+@pytest.mark.parametrize("example", ["tiny-llama", "tiny-deepseek-v2"])
+def test_the_tests_that_a_package_carries(
+    built: Callable[[str], ModuleType], example: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = built(example)
+    tests = importlib.import_module(f"{package.__name__}.tests.on_gpu")
+    monkeypatch.setattr(tests, "DEVICE", "cpu")
+    monkeypatch.setattr(tests, "CALLS", ((1, 1, 1), (2, 3, 5)))
+    monkeypatch.setattr(tests, "DECODE", ((2, 1, 5),))
+    calls: list[str] = []
+    kernels = {n: f for n, f in vars(tests).items() if hasattr(f, "registered")}
+    for key, function in kernels.items():
+        monkeypatch.setattr(tests, key, launching(function, calls))
+    named = [name for name in dir(tests.TritonTest) if name.startswith("test_")]
+    assert {name.removeprefix("test_") for name in named} == set(kernels)
+    for name in named:
+        getattr(tests.TritonTest(name), name)()
+    assert set(calls) == set(kernels)
+
+    # They see a kernel that is off by a hundredth.
+    (key, function), *_ = kernels.items()
+
+    def wrong(x: torch.Tensor, *others: Any, **options: Any) -> Any:
+        found = function(x, *others, **options)
+        return found if x.dtype == torch.float64 else tuple(y * 1.01 for y in found)
+
+    monkeypatch.setattr(tests, key, wrong)
+    with pytest.raises(AssertionError, match="they differ by"):
+        getattr(tests.TritonTest(f"test_{key}"), f"test_{key}")()
+
+
+@pytest.mark.parametrize("example", ["tiny-llama", "tiny-deepseek-v2"])
+def test_kernels_have_gradients_and_compile(
+    built: Callable[[str], ModuleType], example: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = built(example)
+    torch.manual_seed(0)
+    model = package.Model(package.Config())
+    tokens = torch.randint(0, package.Config.vocab_size, (2, 5))
+
+    def gradients() -> dict[str, torch.Tensor]:
+        model.zero_grad()
+        model(tokens).square().mean().backward()
+        return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+    wanted = gradients()
+    module = sys.modules[f"{package.__name__}.model"]
+    for key, function in list(vars(module).items()):
+        if hasattr(function, "registered"):
+            monkeypatch.setattr(module, key, function.registered)
+    found = gradients()
+    assert wanted.keys() == found.keys()
+    for name, gradient in wanted.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-6, msg=name)
