@@ -36,8 +36,9 @@ class TritonDecodeAttention(Kernel):
     def cost(
         self, op: Attend, operands: tuple[TensorType, ...], sizes: Call, target: Target
     ) -> Cost:
-        """A second launch combines the splits, whose results are small beside what they read."""
-        return op.cost(sizes, *operands) + Cost(launches=2)
+        """Where rows are few, a second launch combines what the programs of each have found."""
+        alone = sizes.batch * operands[1].row[0].size
+        return op.cost(sizes, *operands) + Cost(launches=1 if alone > target.processors else 2)
 
     def configs(
         self, op: Attend, operands: tuple[TensorType, ...], rows: int, target: Target

@@ -13,6 +13,8 @@ from ...compiler.schedule.kernel import Config, Kernel, Use
 from ...compiler.schedule.tiles import power_of_2
 from .attention import LEAST, Sizes, refusal
 
+EACH = 96  # results and scores that a thread has registers for
+
 
 class TritonPrefillAttention(Kernel):
     name = "triton.prefill_attention"
@@ -20,13 +22,14 @@ class TritonPrefillAttention(Kernel):
     functions = ("prefill_attention",)
     triton = True
     reference = "torch.attend"
-    phases = ("prefill", "decode")  # its gradients are the reference's, that knows no causal path
+    phases = ("prefill",)  # of one query, it leaves processors idle; of gradients, it has none
     ladder = (16, 64)
 
     def refuses(self, op: Attend, operands: tuple[TensorType, ...], target: Target) -> str | None:
         if reason := refusal(op, operands, target):
             return reason
-        if any(next(self.configs(op, operands, n, target), None) is None for n in self.ladder):
+        rows = (*self.ladder, 4 * self.ladder[-1])
+        if any(next(self.configs(op, operands, n, target), None) is None for n in rows):
             return f"no tile fits the shared memory of {target.shared_memory} bytes"
         return None
 
@@ -34,12 +37,11 @@ class TritonPrefillAttention(Kernel):
         self, op: Attend, operands: tuple[TensorType, ...], rows: int, target: Target
     ) -> Iterator[Config]:
         sizes = Sizes.of(operands)
-        most = _most_queries(sizes)
-        block_m = min(max(power_of_2(rows * sizes.group), LEAST), most)
-        for block_n, stages in _steps(block_m, target):
+        block_m = _block_m(sizes, rows)
+        for block_n, stages in _steps(sizes, block_m, target):
             if sizes.held(block_m, block_n, stages, target) <= target.shared_memory:
                 constants = {**sizes.columns, "BLOCK_M": block_m, "BLOCK_N": block_n}
-                yield Config(constants, _warps(sizes, block_m, target), stages)
+                yield Config(constants, _warps(sizes, block_m, block_n, target), stages)
 
     def tables(self, uses: tuple[Use, ...], target: Target) -> Mapping[str, Any]:
         found = {}
@@ -54,14 +56,16 @@ class TritonPrefillAttention(Kernel):
         return call("prefill_attention", q, k, v, positions, op.scale)
 
 
-def _most_queries(sizes: Sizes) -> int:
+def _block_m(sizes: Sizes, rows: int) -> int:
     """Rows of a tile: as many as a program's registers hold the results of, in float32."""
     if sizes.bytes > 2:
-        return 16  # exact products: no matrix instruction, and operands twice as large
-    return 128 if sizes.value <= 128 else 64
+        return LEAST  # exact products: no matrix instruction, and operands twice as large
+    if sizes.value > 128:
+        return 64 if sizes.value <= 256 else 32
+    return min(max(power_of_2(rows * sizes.group), LEAST), 128)
 
 
-def _steps(block_m: int, target: Target) -> Iterator[tuple[int, int]]:
+def _steps(sizes: Sizes, block_m: int, target: Target) -> Iterator[tuple[int, int]]:
     """Slots of a block, and how many blocks are in flight, the best first.
 
     Scores stay in registers beside the results. Where the operands of products pass through
@@ -69,10 +73,12 @@ def _steps(block_m: int, target: Target) -> Iterator[tuple[int, int]]:
     """
     if block_m == 128 and {"wgmma", "tcgen05", "mfma"} & {*target.features}:
         yield from ((64, 3), (64, 2))
-    yield from ((32, 3), (32, 2), (16, 2))
+    if sizes.bytes <= 2:
+        yield from ((32, 3), (32, 2))
+    yield from ((16, 3), (16, 2))
 
 
-def _warps(sizes: Sizes, block_m: int, target: Target) -> int:
-    """Warps of a program: a thread holds no more than 64 numbers of the results, where it can."""
+def _warps(sizes: Sizes, block_m: int, block_n: int, target: Target) -> int:
+    """Warps of a program: more where a thread of four would hold too much."""
     lanes = 1 if target.triton is None else target.triton["warp_size"]
-    return 8 if block_m * sizes.value > 64 * 4 * lanes else 4
+    return 8 if block_m * (sizes.value + block_n) > EACH * 4 * lanes else 4
