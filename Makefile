@@ -22,14 +22,16 @@ lint: env
 env: $(VENV)/.ready
 
 # setuptools by itself, since the editable installs build with what is there; then torch, the one
-# large download, so that a set-up that is cut off does not fetch it again.
+# large download, so that a set-up that is cut off does not fetch it again. The oldest Triton that is
+# supported stands beside the newest: tests compile kernels with both.
 $(VENV)/.ready: pyproject.toml constraints.txt examples/custom_pass/pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "archsmith needs Python 3.11 or newer: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --constraint constraints.txt "setuptools>=77"
 	$(BIN)/pip install --constraint constraints.txt torch
-	$(BIN)/pip install --constraint constraints.txt --no-build-isolation --editable ".[torch,dev]"
+	$(BIN)/pip install --constraint constraints.txt --no-build-isolation --editable ".[triton,iree,dev]"
 	$(BIN)/pip install --no-deps --no-build-isolation --editable examples/custom_pass
+	$(BIN)/pip install --no-deps --target $(VENV)/triton-3.6 "triton==3.6.*"
 	touch $@
 
 clean:

@@ -69,21 +69,20 @@ def summary(report: Report, dry_run: bool) -> None:
 
 
 def kernels(compiled: Sequence[Compiled]) -> Table:
-    """The kernels that were compiled ahead of time, as a table."""
+    """The kernels that were compiled ahead of time; what differs by calls, at its most."""
     table = Table(title="kernels, compiled ahead of time")
     for column in ("kernel", "compiled with"):
         table.add_column(column)
     for column in ("registers", "spilled", "shared", "matrix instructions", "bytes"):
         table.add_column(column, justify="right")
+    alike: dict[tuple[str, str], list[Compiled]] = {}
     for kernel in compiled:
         options = " ".join(f"{key}={value}" for key, value in kernel.options.items())
-        products = " ".join(f"{n} {name}" for name, n in kernel.instructions.items())
-        numbers = (kernel.registers, kernel.spills, kernel.shared)
-        table.add_row(
-            kernel.kernel,
-            options,
-            *(f"{n:,}" for n in numbers),
-            products or "-",
-            f"{kernel.size:,}",
-        )
+        alike.setdefault((kernel.kernel, options), []).append(kernel)
+    for (name, options), found in alike.items():
+        most = max(found, key=lambda kernel: (kernel.spills, kernel.registers))
+        products = " ".join(f"{n} {what}" for what, n in most.instructions.items())
+        numbers = (most.registers, most.spills, most.shared)
+        size = f"{most.size:,}"
+        table.add_row(name, options, *(f"{n:,}" for n in numbers), products or "-", size)
     return table

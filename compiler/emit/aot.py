@@ -116,20 +116,20 @@ def calls_of(plan: Plan) -> list[Any]:
         if not choice.kernel.triton:
             continue
         use, usual = plan.use(choice), plan.calls[choice.phase]
-        for sizes in _reaching(choice.kernel, usual):
+        for sizes in _reaching(use, usual):
             for call in calls(choice.kernel, use, [sizes], (choice.phase,)):
                 found[json.dumps(call, sort_keys=True)] = call
     return list(found.values())
 
 
-def _reaching(kernel: Kernel, usual: Sizes) -> Iterator[Sizes]:
-    """Sizes on either side of each number of rows at which a kernel's tiles may change."""
-    yield usual
-    for rows in (*kernel.ladder, *(limit + 1 for limit in kernel.ladder)):
-        if usual.tokens == 1:
-            yield Sizes(rows, 1, usual.context)
-        else:
-            yield Sizes(1, rows, rows)
+def _reaching(use: Use, usual: Sizes) -> Iterator[Sizes]:
+    """Sizes of a call for each of a kernel's configurations."""
+    limits = [limit for limit, _ in use.tiles if limit is not None]
+    if not limits:
+        yield usual
+        return
+    for rows in (*limits, 2 * limits[-1]):
+        yield Sizes(rows, 1, usual.context) if usual.tokens == 1 else Sizes(1, rows, rows)
 
 
 def compile_ahead(
