@@ -73,7 +73,7 @@ def _steps(sizes: Sizes, block_m: int, target: Target) -> Iterator[tuple[int, in
     """
     if block_m == 128 and {"wgmma", "tcgen05", "mfma"} & {*target.features}:
         yield from ((64, 3), (64, 2))
-    if sizes.bytes <= 2:
+    if sizes.bytes <= 2 and sizes.value <= 256:
         yield from ((32, 3), (32, 2))
     yield from ((16, 3), (16, 2))
 
