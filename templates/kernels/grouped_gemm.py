@@ -66,14 +66,16 @@ class TritonGroupedGemm(Kernel):
         tiles = max(min(rows * top_k, experts), rows * top_k // block_m)
         widest = _widest(block_m, operands, target)
         depths = _depths(block_m, operands, target)
+        # Tried: else a register is spilled, since small tiles are compiled for many at a time.
+        spare = block_m > FEW or _roomy(target)
         for share in (1, 2):  # half the tile, where a whole one does not fit
             block_n = max(widest // share, 16)
             gate_n = _columns(inner, block_n, tiles, target)
-            down_n = _columns(width, 2 * block_n, tiles, target)
+            down_n = _columns(width, (2 if spare else 1) * block_n, tiles, target)
             for block_k in depths:
                 block_k = _divisor(block_k, width, inner)
                 step = (block_m + max(2 * gate_n, down_n)) * block_k * BYTES[operands[0].dtype]
-                stages = _stages(step, block_m, target)
+                stages = _stages(4 if spare else 3, step, block_m, target)
                 if stages is None:
                     continue
                 constants = {
@@ -166,11 +168,11 @@ def _divisor(most: int, *sizes: int) -> int:
     return whole if whole >= min(most, 32) else min(most, max(power_of_2(max(sizes)), 16))
 
 
-def _stages(step: int, block_m: int, target: Target) -> int | None:
+def _stages(most: int, step: int, block_m: int, target: Target) -> int | None:
     """How many steps of the loop may be in flight, or None where two do not fit."""
     # Of few rows a processor runs two programs: while one begins or ends, the other still reads.
     room = target.shared_memory // 2 if block_m <= FEW else target.shared_memory
     # An instruction that reads shared memory holds on to the step that it is at.
     held = 1 if _reads_shared(target) and block_m > FEW else 0
-    fitting = [n for n in (4, 3, 2) if (n - 1 + held) * step <= room]
+    fitting = [n for n in range(most, 1, -1) if (n - 1 + held) * step <= room]
     return fitting[0] if fitting else None
