@@ -10,7 +10,7 @@ demo: env
 	$(BIN)/python examples/demo.py
 
 test: env
-	$(BIN)/python -m pytest -n 2
+	ARCHSMITH_EXPECTS=mlir $(BIN)/python -m pytest -n 2
 
 # What is quickest comes first.
 lint: env

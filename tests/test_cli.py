@@ -24,7 +24,17 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 TINY = str(EXAMPLES / "tiny-llama.yaml")
 
 SURFACE = {
-    "build": ["aot", "dry_run", "force", "json", "output", "pipeline", "proof", "target", "verify_each"],
+    "build": [
+        "aot",
+        "dry_run",
+        "force",
+        "json",
+        "output",
+        "pipeline",
+        "proof",
+        "target",
+        "verify_each",
+    ],
     "check": ["json"],
     "explain": ["pass"],
     "export": ["batch", "dtype", "json", "output", "pipeline", "proof", "to", "tokens", "weights"],

@@ -27,6 +27,7 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
 PLUGIN = ROOT / "examples" / "custom_pass" / "src" / "archsmith_relu2"
+SHOWN = ("op.py", "kernel.py", "relu_squared.py", "component.py")
 DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md")]
 
 
@@ -112,9 +113,15 @@ def test_the_readme_has_every_exit_code() -> None:
         assert re.search(rf"\b{code} ", section), code
 
 
-@pytest.mark.parametrize("file", ["fuse_relu_squared.py", "op.py", "kernel.py", "component.py"])
+@pytest.mark.parametrize("file", [*SHOWN, "fuse_relu_squared.py"])
 def test_contributing_shows_the_files_of_the_example_plugin(file: str) -> None:
     assert (PLUGIN / file).read_text() in blocks(CONTRIBUTING, "python")
+
+
+def test_contributing_shows_the_template_and_the_test_of_a_kernel() -> None:
+    assert (PLUGIN / "relu_squared.py.jinja").read_text() in blocks(CONTRIBUTING, "jinja")
+    test = ROOT / "tests" / "plugins" / "test_relu_squared.py"
+    assert test.read_text() in blocks(CONTRIBUTING, "python")
 
 
 @pytest.fixture
@@ -123,9 +130,9 @@ def contributed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mod
     folder = tmp_path / "contributed"
     folder.mkdir()
     (folder / "__init__.py").write_text("")
-    shown = {(PLUGIN / file).read_text() for file in ("op.py", "kernel.py", "component.py")}
+    shown = {(PLUGIN / file).read_text() for file in SHOWN}
     for i, code in enumerate(blocks(CONTRIBUTING, "python")):
-        if code not in shown and "RewritePass" not in code:
+        if code not in shown and "RewritePass" not in code and "pytest" not in code:
             (folder / f"module_{i}.py").write_text(code)
     (target,) = blocks(CONTRIBUTING, "yaml")
     (folder / "accelerator.yaml").write_text(target)
@@ -186,7 +193,8 @@ def test_contributing_names_every_folder() -> None:
 
 def test_links_lead_somewhere() -> None:
     for document in DOCUMENTS:
-        for link in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
+        text = re.sub(r"^```.*?^```$", "", document.read_text(), flags=re.DOTALL | re.MULTILINE)
+        for link in re.findall(r"\]\(([^)#:]+)\)", text):
             assert (document.parent / link).exists(), f"{document.name}: {link}"
 
 

@@ -184,4 +184,6 @@ def _chosen(
 def _told(cost: Cost, dtype: str, target: Target) -> str:
     """What a way to compute an op takes, in words."""
     found = floor(cost, dtype, target)
-    return f"{found.seconds * 1e6:.3g} us" if found else f"{cost.bytes:.3g} bytes"
+    if found is None:
+        return f"{cost.bytes:,.0f} bytes"
+    return f"{found.seconds * 1e6:,.1f} us"
