@@ -88,9 +88,7 @@ def test_two_builds_give_the_same_bytes() -> None:
 def test_what_needs_more_memory_than_there_is_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     large = Compiled("rope", "_rope", {"HEADS": 4}, 32, 0, 10**6, {}, 5000, "")
     monkeypatch.setattr("archsmith.compiler.emit.aot.compile_ahead", lambda *_: [large])
-    with pytest.raises(
-        ProofError, match=r"_rope of kernels/rope\.py needs 1000000 bytes of"
-    ):
+    with pytest.raises(ProofError, match=r"_rope of kernels/rope\.py needs 1000000 bytes of"):
         compile_package(planned("llama-3-8b", "h200"), templates(), FACTS)
 
 
