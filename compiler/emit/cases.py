@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from ..ir.dims import Dim
@@ -40,9 +41,11 @@ def _lines(plan: Plan, kernel: Kernel, use: Use) -> Iterator[str]:
     )
     code = kernel.call(use.op.at("size"), *map(name, names), phases=phases)
     function, _, arguments = code.text.partition("(")
-    yield f"        for B, T, S in {'DECODE' if phases == ('decode',) else 'CALLS'}:"
+    drawn = {key: _drawn(plan, key, use) for key in names}
+    context = "S" if any(re.search(r"\bS\b", code.text) for code in drawn.values()) else "_"
+    yield f"        for B, T, {context} in {'DECODE' if phases == ('decode',) else 'CALLS'}:"
     for key in names:
-        yield from statement(f"{key} = {_drawn(plan, key, use).text}", 12)
+        yield from statement(f"{key} = {drawn[key].text}", 12)
     yield from statement(f"agree({function}, {arguments}", 12)
 
 

@@ -44,7 +44,7 @@ class TritonDecodeAttention(Kernel):
         self, op: Attend, operands: tuple[TensorType, ...], rows: int, target: Target
     ) -> Iterator[Config]:
         sizes = Sizes.of(operands)
-        block_m = min(max(power_of_2(sizes.group), LEAST), _most_heads(sizes, target))
+        block_m = min(max(power_of_2(sizes.group), LEAST), _most_heads(sizes))
         # Two programs to a processor: one reads while the other computes.
         for programs in (2, 1):
             for block_n, stages in ((64, 3), (64, 2), (32, 3), (32, 2), (16, 2)):
@@ -68,13 +68,11 @@ class TritonDecodeAttention(Kernel):
         return call("decode_attention", q, k, v, positions, op.scale)
 
 
-def _most_heads(sizes: Sizes, target: Target) -> int:
+def _most_heads(sizes: Sizes) -> int:
     """Query heads of a tile: as many as a program's registers hold the results of."""
     if sizes.bytes > 2:
         return LEAST  # exact products: no matrix instruction, and operands twice as large
-    if sizes.value <= 128 or "wgmma" in target.features:
-        return MOST
-    return MOST // 2
+    return MOST if sizes.value <= 128 else MOST // 2
 
 
 def _most_slots(sizes: Sizes) -> int:

@@ -61,4 +61,5 @@ def _cost(op: Any, operands: tuple[TensorType, ...], sizes: Sizes) -> Cost:
         return least + Cost(bytes=between, launches=6 + 8 * experts)
     if choices <= experts:  # weights are copied for each choice: written, and read again
         return Cost(least.flops, 3 * choices * stored // experts + between, 10)
-    return Cost(least.flops * experts, stored + between, 8 * experts)  # all experts on all rows
+    times = experts / index.row[0].size
+    return Cost(least.flops * times, stored + between, 8 * experts)  # all experts on all rows
