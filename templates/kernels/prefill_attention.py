@@ -81,4 +81,5 @@ def _steps(sizes: Sizes, block_m: int, target: Target) -> Iterator[tuple[int, in
 def _warps(sizes: Sizes, block_m: int, block_n: int, target: Target) -> int:
     """Warps of a program: more where a thread of four would hold too much."""
     lanes = 1 if target.triton is None else target.triton["warp_size"]
-    return 8 if block_m * (sizes.value + block_n) > EACH * 4 * lanes else 4
+    held = block_m * (sizes.value + block_n) * sizes.bytes // 2
+    return 8 if held > EACH * 4 * lanes else 4

@@ -1,0 +1,135 @@
+"""When attention is computed in Triton, and with which tiles."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from archsmith.compiler.driver import Compiler
+from archsmith.compiler.ir.cost import Sizes as Call
+from archsmith.compiler.ir.dims import Dim
+from archsmith.compiler.ir.types import TensorType
+from archsmith.compiler.ops.attention import Attend
+from archsmith.compiler.plugins import Registry
+from archsmith.compiler.schedule.select import use
+from archsmith.templates.kernels.attention import Sizes
+from kernels.test_ahead import planned
+
+KERNELS = ("triton.prefill_attention", "triton.decode_attention")
+TARGETS = ("a100", "h100", "h200", "b200", "mi300x")
+WIDTHS = [(8, 8), (64, 64), (80, 80), (96, 96), (128, 128), (192, 128), (256, 256), (576, 512)]
+
+
+def operands(
+    heads: int, kv_heads: int, key: int, value: int, dtype: str = "bfloat16"
+) -> tuple[TensorType, ...]:
+    shapes = f"T, {heads}, {key}", f"S, {kv_heads}, {key}", f"S, {kv_heads}, {value}"
+    types = (f"{dtype}[B, {shape}]" for shape in shapes)
+    return (*map(TensorType.parse, types), TensorType.parse("int64[B, T]"))
+
+
+USUAL = operands(32, 8, 128, 128)
+
+
+@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize(
+    ("op", "types", "reason"),
+    [
+        (Attend(0.1, window=Dim(64, 8)), USUAL, "it has no text for a window"),
+        (Attend(0.1, softcap=30.0), USUAL, "it has no text for a cap of the scores"),
+        (Attend(0.1), (*USUAL, TensorType.parse("bfloat16[32]")), "it has no text for sinks"),
+        (Attend(0.0), USUAL, "a scale of 0.0 turns the largest score into the least"),
+        (Attend(0.1), operands(8, 8, 64, 64, "float64"), "float64 is computed by PyTorch"),
+        (
+            Attend(0.1),
+            operands(8, 8, 640, 512),
+            "a row of 640 leaves no room for a block of slots: at most 576",
+        ),
+        (Attend(0.1), USUAL, None),
+    ],
+)
+def test_what_is_refused(
+    registry: Registry, name: str, op: Attend, types: tuple[TensorType, ...], reason: str | None
+) -> None:
+    assert registry.kernels[name]().refuses(op, types, registry.targets["h200"]) == reason
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_a_target_without_triton_or_room_is_refused(registry: Registry, name: str) -> None:
+    kernel = registry.kernels[name]()
+    reason = kernel.refuses(Attend(0.1), USUAL, registry.targets["cpu"])
+    assert reason == "the target has no Triton"
+    small = registry.targets["mi300x"].__class__(
+        "small", "", triton={"backend": "hip", "arch": "gfx", "warp_size": 64}, shared_memory=9999
+    )
+    reason = kernel.refuses(Attend(0.1), operands(16, 1, 576, 512), small)
+    assert reason == "no tile fits the shared memory of 9999 bytes"
+
+
+@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("group", [1, 4, 16, 128])
+def test_tiles_fit(registry: Registry, name: str, target: str, group: int) -> None:
+    chip, kernel = registry.targets[target], registry.kernels[name]()
+    for dtype in ("bfloat16", "float32"):
+        for key, value in WIDTHS:
+            types = operands(group, 1, key, value, dtype)
+            if reason := kernel.refuses(Attend(0.1), types, chip):
+                assert reason == "no tile fits the shared memory of 65536 bytes"
+                assert (key, dtype) == (576, "float32")
+                continue
+            tiles = use(kernel, Attend(0.1), types, chip).tiles
+            assert tiles[-1][0] is None  # any number of rows is served
+            for _, config in tiles:
+                tile = config.constants
+                assert tile["KEY"] + tile["REST"] >= key
+                assert tile["VALUE"] >= value
+                assert all(math.log2(size).is_integer() for size in tile.values() if size)
+                assert min(tile["BLOCK_M"], tile["BLOCK_N"], tile["KEY"], tile["VALUE"]) >= 16
+                assert config.num_stages is not None
+                held = Sizes.of(types).held(
+                    tile["BLOCK_M"], tile["BLOCK_N"], config.num_stages, chip
+                )
+                assert held <= chip.shared_memory
+
+
+def test_keys_have_the_parts_that_waste_least() -> None:
+    def parts(key: int) -> tuple[int, int]:
+        return Sizes(key, 64, 1, 2).parts
+
+    assert [parts(k) for k in (8, 16, 24, 64, 128, 256)] == [
+        *((16, 0), (16, 0), (32, 0), (64, 0), (128, 0), (256, 0))
+    ]
+    assert [parts(k) for k in (40, 80, 96, 192, 576)] == [
+        *((32, 16), (64, 16), (64, 32), (128, 64), (512, 64))
+    ]
+    assert parts(120) == (128, 0)  # two of 64 are no less
+
+
+@pytest.mark.parametrize("target", ["h200", "mi300x"])
+def test_prefill_and_decode_have_a_kernel_each(target: str) -> None:
+    chosen = {
+        choice.phase: choice.kernel.name
+        for choice in planned("llama-3-8b", target).choices
+        if choice.op.name == "attend"
+    }
+    assert chosen == {
+        "train": "torch.attend",
+        "prefill": "triton.prefill_attention",
+        "decode": "triton.decode_attention",
+    }
+
+
+def test_what_decoding_costs(registry: Registry) -> None:
+    """Rows that leave no processor idle are not shared out, so that nothing is to be combined."""
+    kernel, chip = registry.kernels["triton.decode_attention"](), registry.targets["h200"]
+    few = kernel.cost(Attend(0.1), USUAL, Call(1, 1, 4096), chip)
+    many = kernel.cost(Attend(0.1), USUAL, Call(64, 1, 4096), chip)
+    assert (few.launches, many.launches) == (2, 1)
+    assert many.bytes == 64 * few.bytes
+
+
+def test_the_cpu_has_none_of_them() -> None:
+    plan = planned("tiny-llama", "cpu")
+    assert not {kernel.name for kernel in plan.used()} & set(KERNELS)
+    assert set(KERNELS) <= set(Compiler.installed().registry.kernels)
