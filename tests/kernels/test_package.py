@@ -114,7 +114,7 @@ def test_the_tests_that_a_package_carries(
 
 
 @pytest.mark.parametrize("example", ["tiny-llama", "tiny-deepseek-v2"])
-def test_kernels_have_gradients_and_compile(
+def test_kernels_have_gradients(
     built: Callable[[str], ModuleType], example: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     package = built(example)
@@ -128,11 +128,33 @@ def test_kernels_have_gradients_and_compile(
         return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
 
     wanted = gradients()
-    module = sys.modules[f"{package.__name__}.model"]
-    for key, function in list(vars(module).items()):
-        if hasattr(function, "registered"):
-            monkeypatch.setattr(module, key, function.registered)
+    assert len(wanted) > 10
+    launch_all(package, monkeypatch)
     found = gradients()
     assert wanted.keys() == found.keys()
     for name, gradient in wanted.items():
         torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("example", ["tiny-llama", "tiny-deepseek-v2"])
+def test_a_compiled_model_is_one_graph(
+    built: Callable[[str], ModuleType], example: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Experts included, whose path in PyTorch has to look at values."""
+    package = built(example)
+    torch.manual_seed(0)
+    model = package.Model(package.Config())
+    tokens = torch.randint(0, package.Config.vocab_size, (2, 5))
+    launch_all(package, monkeypatch)
+    compiled = torch.compile(model.__call__, fullgraph=True, backend="aot_eager")
+    with torch.no_grad():
+        wanted, found = model(tokens), compiled(tokens)
+    torch.testing.assert_close(found, wanted, rtol=CLOSE, atol=CLOSE)
+
+
+def launch_all(package: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a package's model launch its kernels on a CPU too."""
+    module = sys.modules[f"{package.__name__}.model"]
+    for key, function in list(vars(module).items()):
+        if hasattr(function, "registered"):
+            monkeypatch.setattr(module, key, function.registered)
