@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from ..ir.dims import Dim
-from ..schedule.code import Code, call, name
+from ..schedule.code import Code, call, name, tuple_of
 from ..schedule.kernel import Kernel, Use
 from ..schedule.select import Plan
 from .layout import statement
@@ -42,11 +42,26 @@ def _lines(plan: Plan, kernel: Kernel, use: Use) -> Iterator[str]:
     code = kernel.call(use.op.at("size"), *map(name, names), phases=phases)
     function, _, arguments = code.text.partition("(")
     drawn = {key: _drawn(plan, key, use) for key in names}
+    once = [key for key, code in drawn.items() if not re.search(r"\b[BTS]\b", code.text)]
+    for key in once:  # weights, the same for all calls
+        yield from statement(f"{key} = {drawn[key].text}", 8)
     context = "S" if any(re.search(r"\bS\b", code.text) for code in drawn.values()) else "_"
-    yield f"        for B, T, {context} in {'DECODE' if phases == ('decode',) else 'CALLS'}:"
+    yield from statement(f"for B, T, {context} in {_calls(use, phases).text}:", 8)
     for key in names:
-        yield from statement(f"{key} = {drawn[key].text}", 12)
+        if key not in once:
+            yield from statement(f"{key} = {drawn[key].text}", 12)
     yield from statement(f"agree({function}, {arguments}", 12)
+
+
+def _calls(use: Use, phases: tuple[str, ...]) -> Code:
+    """Batch, tokens and context of some calls: of each of its tiles, where there are several."""
+    if phases == ("decode",):
+        return name("DECODE")
+    limits = [limit for limit, _ in use.tiles if limit is not None]
+    if not limits:
+        return name("CALLS")
+    rows = [*limits, 2 * limits[-1] + 1]
+    return tuple_of((2, 5, 9), (2, 70, 201), *((1, tokens, tokens) for tokens in rows))
 
 
 def _drawn(plan: Plan, key: str, use: Use) -> Code:

@@ -52,7 +52,10 @@ class TritonGatedActivation(Kernel):
         yield Config({"BLOCK": min(BLOCK, power_of_2(width(operands[0])))})
 
     def tables(self, uses: tuple[Use, ...], target: Target) -> Mapping[str, Any]:
-        return {"TILES": {width(use.operands[0]): use.tiles[-1][1].options() for use in uses}}
+        return {
+            "TILES": {width(use.operands[0]): use.tiles[-1][1].options() for use in uses},
+            "FUNCTIONS": tuple(sorted({use.op.function for use in uses})),
+        }
 
     def values(self, uses: tuple[Use, ...], target: Target) -> Mapping[str, Any]:
         used = sorted({use.op.function for use in uses})

@@ -91,7 +91,10 @@ class TritonGroupedGemm(Kernel):
         tiles = {}
         for use in uses:
             tiles[_sizes(use.operands)] = {most: config.options() for most, config in use.tiles}
-        return {"TILES": {key: tiles[key] for key in sorted(tiles)}}
+        return {
+            "TILES": {key: tiles[key] for key in sorted(tiles)},
+            "ACTIVATIONS": tuple(sorted({use.op.activation for use in uses})),
+        }
 
     def values(self, uses: tuple[Use, ...], target: Target) -> Mapping[str, Any]:
         masked = any(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from ...compiler.ir.cost import Cost, Sizes
+from ...compiler.ir.types import TensorType
+from ...compiler.machine.target import Target
 from ...compiler.ops.position import Rotations
 from ...compiler.schedule.code import Code, call, name
 from ...compiler.schedule.kernel import Kernel
@@ -19,6 +22,12 @@ class TorchRotations(Kernel):
     name = "torch.rotations"
     implements = "rotations"
     functions = ("rotations",)
+
+    def cost(
+        self, op: Rotations, operands: tuple[TensorType, ...], sizes: Sizes, target: Target
+    ) -> Cost:
+        """Frequencies, angles, and two functions of them; twice as many steps with a scaling."""
+        return op.cost(sizes, *operands) + Cost(launches=10 if op.scaling == "none" else 20)
 
     def call(self, op: Rotations, positions: Code, *, phases: tuple[str, ...]) -> Code:
         given = op.attributes()

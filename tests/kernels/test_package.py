@@ -158,3 +158,52 @@ def launch_all(package: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     for key, function in list(vars(module).items()):
         if hasattr(function, "registered"):
             monkeypatch.setattr(module, key, function.registered)
+
+
+def test_frozen_weights_and_what_has_no_gradient_of_its_own(
+    built: Callable[[str], ModuleType],
+) -> None:
+    package = built("tiny-llama")
+    norm = sys.modules[f"{package.__name__}.kernels"].add_rms_norm
+    width = package.Config.hidden_size
+    x, residual = torch.randn(2, 3, width), torch.randn(2, 3, width)
+    gain = torch.ones(width, requires_grad=True)
+    total, normed = norm.registered(x, residual, gain, 1e-6)
+    normed.sum().backward()  # neither total nor x has a gradient
+    found, gain.grad = gain.grad, None
+    norm.reference(x, residual, gain, 1e-6)[1].sum().backward()
+    torch.testing.assert_close(found, gain.grad)
+    assert not total.requires_grad or total.grad_fn is not None
+
+
+def test_a_gradient_of_a_gradient_is_an_error(built: Callable[[str], ModuleType]) -> None:
+    package = built("tiny-llama")
+    norm = sys.modules[f"{package.__name__}.kernels"].add_rms_norm
+    width = package.Config.hidden_size
+    x = torch.randn(2, 3, width, requires_grad=True)
+    y = norm.registered(x, x.detach(), torch.ones(width), 1e-6)[1].square().sum()
+    (gradient,) = torch.autograd.grad(y, x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
+def test_operands_need_not_be_dense(built: Callable[[str], ModuleType]) -> None:
+    package = built("tiny-deepseek-v2")
+    kernels = sys.modules[f"{package.__name__}.kernels"]
+    width = package.Config.hidden_size
+    x, gain = torch.randn(3, width, 2).transpose(1, 2), torch.randn(2 * width)[::2]
+    found = kernels.add_rms_norm.registered(x, x, gain, 1e-6)
+    wanted = kernels.add_rms_norm.reference(x, x, gain, 1e-6)
+    torch.testing.assert_close(found, wanted, rtol=CLOSE, atol=CLOSE)
+    torch.library.opcheck(kernels.add_rms_norm.registered, (x, x, gain, 1e-6))
+
+
+def test_what_there_is_no_kernel_for_is_an_error(built: Callable[[str], ModuleType]) -> None:
+    package = built("tiny-deepseek-v2")
+    kernels = sys.modules[f"{package.__name__}.kernels"]
+    with pytest.raises(ValueError, match="no kernel for the activation 'gelu'"):
+        kernels.gated_activation.launch(torch.ones(1, 1, 8), torch.ones(1, 1, 8), "gelu")
+    with pytest.raises(ValueError, match="no kernel for pairs that are half a head apart"):
+        kernels.rope.launch(torch.ones(1, 1, 8), torch.ones(1, 1, 4), torch.ones(1, 1, 4), False)
+    with pytest.raises(TypeError):
+        kernels.add_rms_norm.launch(*(torch.ones(1, 1, 8) for _ in range(3)), 1e-6, offset=1.0)
