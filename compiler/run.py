@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,10 @@ def generate(
     except ImportError as error:
         raise EnvironmentMissing(f"running a package needs torch: {error}") from None
     sys.path.insert(0, str(folder.parent))
-    module = importlib.import_module(folder.name)
+    try:
+        module = importlib.import_module(folder.name)
+    except Exception as error:  # the package's code is its owner's
+        raise ArchsmithError(f"{folder} cannot be imported: {_told(error)}") from error
     kind = None if dtype is None else getattr(torch, dtype, None)
     if dtype is not None and not (isinstance(kind, torch.dtype) and kind.is_floating_point):
         raise ArchsmithError(f"--dtype is a floating one such as float32, not {dtype!r}")
@@ -58,7 +62,15 @@ def generate(
         )
     except (ValueError, OSError, RuntimeError, AssertionError) as error:  # as torch has it
         raise ArchsmithError(str(error)) from None
+    except Exception as error:
+        raise ArchsmithError(f"the package fails: {_told(error)}") from error
     return [int(token) for token in out[0]]
+
+
+def _told(error: Exception) -> str:
+    """An exception and the line that raised it."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} (line {last.lineno} of {last.filename})"
 
 
 def _ids(text: str) -> list[int]:

@@ -72,9 +72,9 @@ def kernels(compiled: Sequence[Compiled]) -> Table:
     """The kernels that were compiled ahead of time; what differs by calls, at its most."""
     table = Table(title="kernels, compiled ahead of time")
     for column in ("kernel", "compiled with"):
-        table.add_column(column)
+        table.add_column(column, overflow="fold")
     for column in ("registers", "spilled", "shared", "matrix instructions", "bytes"):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", overflow="fold")
     alike: dict[tuple[str, str], list[Compiled]] = {}
     for kernel in compiled:
         options = " ".join(f"{key}={value}" for key, value in kernel.options.items())

@@ -170,7 +170,10 @@ def compile_ahead(
             check=False,
         )
         if done.returncode == 4:
-            raise EnvironmentMissing(done.stderr.strip())
+            raise EnvironmentMissing(
+                f"compiling ahead of time needs torch and triton: {done.stderr.strip()}\n"
+                "  = help: pip install 'archsmith[triton]'"
+            )
         if done.returncode:
             said = done.stderr.replace(f"{folder}{os.sep}", "").strip().splitlines()
             raise ProofError("a kernel does not compile: " + "\n  ".join(said[-8:] or ["killed"]))

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..errors import PluginError
 from ..machine.target import Target
 from ..schedule.code import as_code
-from ..schedule.kernel import Kernel, Use
+from ..schedule.kernel import Kernel, Use, blamed
 from ..schedule.select import Plan
 from .environment import render
 from .layout import statement
@@ -21,6 +22,7 @@ def kernel_files(plan: Plan, values: Mapping[str, Any]) -> dict[str, str]:
     `values` are what all templates are given.
     """
     kernels = sorted(plan.emitted(), key=lambda kernel: kernel.triton)
+    _verify(kernels)
     owners = {kernel.stem(): kernel for kernel in kernels}
     return {
         f"kernels/{stem}.py": kernel_file(
@@ -30,19 +32,37 @@ def kernel_files(plan: Plan, values: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
+def _verify(kernels: Sequence[Kernel]) -> None:
+    """Raise `PluginError` where two modules would write one file, or define one function."""
+    files: dict[str, str] = {}
+    functions: dict[str, str] = {}
+    for kernel in kernels:
+        module = type(kernel).__module__
+        other = files.setdefault(kernel.stem(), module)
+        if other != module:
+            both = " and ".join(sorted((other, module)))
+            raise PluginError(f"kernels/{kernel.stem()}.py would be written by both {both}")
+        for function in kernel.functions:
+            other = functions.setdefault(function, module)
+            if other != module:
+                both = " and ".join(sorted((other, module)))
+                raise PluginError(f"function {function} is defined by both {both}")
+
+
 def kernel_file(
     kernel: Kernel, uses: Sequence[Use], target: Target, values: Mapping[str, Any]
 ) -> str:
     """The file of one kernel that computes these ops."""
-    template = kernel.template()
-    assert template is not None  # it has functions, so it has a file
     uses = tuple(uses)
-    tables = {
-        key: Source(tuple(statement(f"{key} = {as_code(table).text}", 0)))
-        for key, table in kernel.tables(uses, target).items()
-    }
-    own = {"triton": kernel.triton, "tables": tables, **kernel.values(uses, target)}
-    return render(template, {**values, **own})
+    with blamed(kernel):
+        template = kernel.template()
+        assert template is not None  # it has functions, so it has a file
+        tables = {
+            key: Source(tuple(statement(f"{key} = {as_code(table).text}", 0)))
+            for key, table in kernel.tables(uses, target).items()
+        }
+        own = {"triton": kernel.triton, "tables": tables, **kernel.values(uses, target)}
+        return render(template, {**values, **own})
 
 
 def library_file(template: str, files: Mapping[str, str], widest: int) -> str:

@@ -8,6 +8,9 @@ from dataclasses import dataclass, field, fields
 from typing import Any, NoReturn
 
 from ..errors import PluginError
+from ..ir.types import FLOATS
+
+DTYPES = (*FLOATS, "float8", "int8")  # that products may be of
 
 FIGURES = ("shared_memory", "processors", "memory", "bandwidth", "launch")
 TRITON = {"backend", "arch", "warp_size"}
@@ -50,15 +53,22 @@ class Target:
         if triton is not None and not (isinstance(triton, dict) and set(triton) == TRITON):
             _refuse(name, f"`triton` needs {', '.join(sorted(TRITON))} and nothing else")
         peak = data.get("peak", {})
+        if triton is not None and "shared_memory" not in data:
+            _refuse(name, "where there is Triton, `shared_memory` says what a program may have")
+        features = data.get("features", [])
+        if not isinstance(features, list) or not all(isinstance(f, str) for f in features):
+            _refuse(name, f"`features` is a list of words, not {features!r}")
         if not isinstance(titles, dict) or not isinstance(peak, dict):
             _refuse(name, "`sources` and `peak` are mappings")
+        if other := sorted(set(peak) - set(DTYPES)):
+            _refuse(name, f"`peak` is by dtype: {other[0]} is none of {', '.join(DTYPES)}")
         stated = {key: data[key] for key in FIGURES if key in data}
         stated |= {f"peak.{dtype}": figure for dtype, figure in peak.items()}
         read = {key: _figure(name, key, figure, titles) for key, figure in stated.items()}
         return cls(
             name,
             str(data["describes"]),
-            tuple(data.get("features", ())),
+            tuple(features),
             triton,
             shared_memory=int(read.get("shared_memory", 0)),
             processors=int(read.get("processors", 1)),
@@ -77,7 +87,7 @@ def _figure(name: str, key: str, figure: Any, titles: Mapping[str, Any]) -> floa
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not (number and math.isfinite(value) and value > 0):
         _refuse(name, f"{key} is {value!r}, which is no number above zero")
-    if source not in titles:
+    if not isinstance(source, str) or source not in titles:
         _refuse(name, f"{key} is from {source!r}, of which `sources` says nothing")
     return float(value)
 

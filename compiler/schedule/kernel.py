@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any, ClassVar
 
+from ..errors import ArchsmithError, PluginError
 from ..ir.cost import Cost, Sizes
 from ..ir.types import TensorType
 from ..machine.target import Target
@@ -36,6 +38,18 @@ class Use:
     operands: tuple[TensorType, ...]
     tiles: tuple[tuple[int | None, Config], ...] = ()
     """Up to how many rows a configuration serves, the smallest first; None: any number."""
+
+
+@contextmanager
+def blamed(kernel: Kernel) -> Iterator[None]:
+    """Raise what goes wrong in a kernel's own code as a `PluginError` that names it."""
+    try:
+        yield
+    except ArchsmithError:
+        raise
+    except Exception as error:
+        where = f"kernel {kernel.name} ({type(kernel).__module__})"
+        raise PluginError(f"{where}: {type(error).__name__}: {error}") from error
 
 
 class Kernel:

@@ -15,7 +15,7 @@ from ..ir.types import TensorType
 from ..ir.weights import Each
 from ..machine.roofline import floor, order
 from ..machine.target import Target
-from .kernel import Config, Kernel, Use
+from .kernel import Config, Kernel, Use, blamed
 
 CALLS: Mapping[str, Sizes] = {
     "train": Sizes(batch=1, tokens=4096, context=4096),
@@ -129,7 +129,8 @@ def use(kernel: Kernel, op: Op, operands: tuple[TensorType, ...], target: Target
     tiles: list[tuple[int | None, Config]] = []
     most = 4 * kernel.ladder[-1] if kernel.ladder else 1
     for limit in (*kernel.ladder, None):
-        best = next(iter(kernel.configs(op, operands, limit or most, target)), None)
+        with blamed(kernel):
+            best = next(iter(kernel.configs(op, operands, limit or most, target)), None)
         if best is None:
             continue
         if tiles and tiles[-1][1] == best:
@@ -156,7 +157,8 @@ def _chosen(
         costs: dict[str, Cost] = {}
         able: dict[str, Kernel] = {}
         for kernel in by_op.get(node.op.name, []):
-            reason = kernel.refuses(node.op, types, target)
+            with blamed(kernel):
+                reason = kernel.refuses(node.op, types, target)
             if reason is None and phase not in kernel.phases:
                 reason = f"it serves {' and '.join(kernel.phases)} only"
             for value in graph.operands(node):
@@ -166,13 +168,15 @@ def _chosen(
                 refusals[kernel.name] = reason
                 continue
             able[kernel.name] = kernel
-            costs[kernel.name] = kernel.cost(node.op, types, sizes, target)
+            with blamed(kernel):
+                costs[kernel.name] = kernel.cost(node.op, types, sizes, target)
         if not able:
             why = "; ".join(f"{name}: {reason}" for name, reason in refusals.items())
             raise ArchsmithError(
                 f"no kernel computes {node.op.name} of %{node.name} ({why or 'none implements it'})"
             )
-        best = min(able, key=lambda name: (*order(costs[name], dtype, target), name))
+        # Of two that take the same, one in Triton: it may yet be tuned.
+        best = min(able, key=lambda n: (*order(costs[n], dtype, target), not able[n].triton, n))
         for name in able:
             if name != best:
                 told = (_told(costs[n], dtype, target) for n in (name, best))

@@ -9,7 +9,7 @@ from ..ir.types import BYTES, TensorType
 from ..machine.target import Target
 from .kernel import Config, Use
 
-MAX_ROW = 65536  # elements of a row, which one program holds in its registers
+MAX_ROW = 32768  # elements of a row, which one program holds in its registers
 TILE = 2048  # elements of a program that takes several rows
 
 

@@ -25,6 +25,13 @@ class TorchAttend(Kernel):
         query, it takes a program a row and key head: more processors than that stand idle.
         """
         least = op.cost(sizes, *operands)
+        if op.softcap is not None or len(operands) > 4:  # step by step, scores stored in float32
+            q, k, *_ = operands
+            slots = sizes.slots(None if op.window is None else op.window.size)
+            scores = sizes.rows * q.row[0].size * slots // sizes.batch
+            between = 4 * (10 * scores + sizes.count(q) + 2 * sizes.count(k))
+            wide = target.peak.get(q.dtype, 1.0) / target.peak.get("float32", 1.0)
+            return Cost(least.flops * max(wide, 1.0), least.bytes + between, 14)
         reached = 0.35 if {"wgmma", "tcgen05"} & {*target.features} else 0.73
         if sizes.tokens > 1:
             return Cost(least.flops / reached, least.bytes, 1)

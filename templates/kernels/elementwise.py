@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from ...compiler.ir.cost import Cost, Sizes
+from ...compiler.ir.types import TensorType
+from ...compiler.machine.target import Target
 from ...compiler.ops.elementwise import Activation, Clamp, Scale, Softcap
 from ...compiler.schedule.code import Code, call
 from ...compiler.schedule.kernel import Kernel
@@ -34,6 +37,12 @@ class TorchScale(Kernel):
 class TorchSoftcap(Kernel):
     name = "torch.softcap"
     implements = "softcap"
+
+    def cost(
+        self, op: Softcap, operands: tuple[TensorType, ...], sizes: Sizes, target: Target
+    ) -> Cost:
+        """Three steps: what one writes, the next reads."""
+        return op.cost(sizes, *operands) + Cost(bytes=4 * sizes.bytes(operands[0]), launches=3)
 
     def call(self, op: Softcap, x: Code, *, phases: tuple[str, ...]) -> Code:
         return call("torch.tanh", x / op.cap) * op.cap

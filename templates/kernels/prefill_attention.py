@@ -71,7 +71,8 @@ def _steps(sizes: Sizes, block_m: int, target: Target) -> Iterator[tuple[int, in
     Scores stay in registers beside the results. Where the operands of products pass through
     registers too, only narrow blocks leave room for them.
     """
-    if block_m == 128 and {"wgmma", "tcgen05", "mfma"} & {*target.features}:
+    narrow = sizes.k <= 32 and sizes.k != sum(sizes.parts)  # masked: tried, and it spills
+    if block_m == 128 and {"wgmma", "tcgen05", "mfma"} & {*target.features} and not narrow:
         yield from ((64, 3), (64, 2))
     if sizes.bytes <= 2 and sizes.value <= 256:
         yield from ((32, 3), (32, 2))

@@ -78,7 +78,7 @@ BROKEN = {
     "all rows have the first one's positions": ("batch * positions_row", "0 * positions_row"),
     "keys are taken to be dense": ("_rows(k_ptr, k_slot,", "_rows(k_ptr, K * 2,"),
     "a block is passed over": ("k_ptr += BLOCK_N * k_slot", "k_ptr += 2 * BLOCK_N * k_slot"),
-    "the first tiles are left out": ("tl.num_programs(0) - 1 - tl.program_id(0)", "1"),
+    "the first tiles are left out": ("tl.num_programs(1) - 1 - tl.program_id(1)", "1"),
 }
 
 

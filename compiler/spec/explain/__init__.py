@@ -19,5 +19,8 @@ def explain(code: str) -> str:
     known = codes()
     if code.upper() not in known:
         help = accepted(code.upper(), known, "codes")
-        raise ArchsmithError(f"no diagnostic has the code {quoted(code)}: {help}")
+        others = "`explain pass:NAME` is about a pass, `explain SPEC --pass NAME` about a spec"
+        raise ArchsmithError(
+            f"no diagnostic has the code {quoted(code)}: {help}\n  = help: {others}"
+        )
     return files(__package__).joinpath(f"{code.upper()}.md").read_text(encoding="utf-8")
