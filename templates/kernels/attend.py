@@ -27,14 +27,15 @@ class TorchAttend(Kernel):
         least = op.cost(sizes, *operands)
         if op.softcap is not None or len(operands) > 4:  # step by step, scores stored in float32
             q, k, *_ = operands
+            steps = 16 + 3 * (op.softcap is not None) + 2 * (len(operands) > 4)
             slots = sizes.slots(None if op.window is None else op.window.size)
             scores = sizes.rows * q.row[0].size * slots // sizes.batch
             between = 4 * (10 * scores + sizes.count(q) + 2 * sizes.count(k))
             wide = target.peak.get(q.dtype, 1.0) / target.peak.get("float32", 1.0)
-            return Cost(least.flops * max(wide, 1.0), least.bytes + between, 14)
+            return Cost(least.flops * max(wide, 1.0), least.bytes + between, steps)
         reached = 0.35 if {"wgmma", "tcgen05"} & {*target.features} else 0.73
         if sizes.tokens > 1:
-            return Cost(least.flops / reached, least.bytes, 1)
+            return Cost(least.flops / reached, least.bytes, 1 if op.window is None else 6)
         heads = operands[1].row[0].size
         busy = min(sizes.batch * heads / target.processors, 1.0)
         return Cost(least.flops / reached, least.bytes / busy, 4)

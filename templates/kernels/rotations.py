@@ -16,6 +16,7 @@ PARAMETERS = {
     "llama3": ("factor", "original_max_positions", "low_freq_factor", "high_freq_factor"),
 }
 """What each scaling depends on."""
+STEPS = {"none": 0, "linear": 5, "yarn": 8, "llama3": 9}
 
 
 class TorchRotations(Kernel):
@@ -26,8 +27,8 @@ class TorchRotations(Kernel):
     def cost(
         self, op: Rotations, operands: tuple[TensorType, ...], sizes: Sizes, target: Target
     ) -> Cost:
-        """Frequencies, angles, and two functions of them; twice as many steps with a scaling."""
-        return op.cost(sizes, *operands) + Cost(launches=10 if op.scaling == "none" else 20)
+        """Frequencies, angles, and two functions of them; a scaling takes further steps."""
+        return op.cost(sizes, *operands) + Cost(launches=10 + STEPS[op.scaling])
 
     def call(self, op: Rotations, positions: Code, *, phases: tuple[str, ...]) -> Code:
         given = op.attributes()

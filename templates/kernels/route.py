@@ -19,7 +19,7 @@ class TorchRoute(Kernel):
         self, op: Route, operands: tuple[TensorType, ...], sizes: Sizes, target: Target
     ) -> Cost:
         """Scores, the best and their weights; more steps for a bias, groups, a sum and a scale."""
-        groups = 9 if op.top_groups.size < op.groups.size else 0
+        groups = 8 if op.top_groups.size < op.groups.size else 0
         further = len(operands) - 1 + groups + 3 * op.normalize + (op.scale != 1.0)
         return op.cost(sizes, *operands) + Cost(launches=3 + further)
 
