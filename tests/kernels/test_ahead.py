@@ -69,6 +69,10 @@ def hold(plan: Plan, found: list[Compiled]) -> None:
         *(("deepseek-v2-lite", target) for target in INSTRUCTIONS),
         *(("llama-3-8b", target) for target in INSTRUCTIONS),
         ("qwen3-30b-a3b", "h200"),
+        ("deepseek-v3", "h200"),
+        ("deepseek-v3", "b200"),
+        ("mixtral-8x7b", "a100"),
+        ("mixtral-8x7b", "mi300x"),
     ],
 )
 def test_the_newest_triton(example: str, target: str) -> None:
