@@ -20,12 +20,21 @@ class Cut:
     values: tuple[Value, ...]
     bytes: int
     """Of one token's rows of them."""
+    read: tuple[Value, ...]
+    """What is read of the context, keys and values, and can be made again of them."""
 
 
 def best_cache_bytes(model: Model) -> int:
     """Bytes that one more token must cost in the caches of all layers, at long context."""
     best = {name: cheapest_cut(block).bytes for name, block in model.blocks.items()}
     return sum(count * best[name] for name, count in model.schedule)
+
+
+def held_bytes(block: Block) -> int:
+    """Bytes that one more token leaves in a block's caches, but for those that keep a window."""
+    kept = windows(block)
+    rows = (Value(name, type) for name, type in block.caches.items() if name not in kept)
+    return sum(map(_bytes, rows))
 
 
 def cheapest_cut(block: Block) -> Cut:
@@ -64,7 +73,7 @@ def cheapest_cut(block: Block) -> Cut:
     total, (left, _) = nx.minimum_cut(net, "source", "sink")
     values = (value for node in varying for value in node.results)
     cut = (v for v in values if f"{v.name} made" in left and f"{v.name} kept" not in left)
-    return Cut(tuple(cut), int(total))
+    return Cut(tuple(cut), int(total), tuple(read))
 
 
 def _varies(graph: Graph, node: Node) -> bool:

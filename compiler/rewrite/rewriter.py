@@ -56,6 +56,10 @@ class Rewriter:
         """Append an op; returns its result, or its results where it has several."""
         return append(self.graph, op, *operands, name=name)
 
+    def beside(self, value: Value) -> None:
+        """Let what is added from here on belong to the part of the spec that a value comes from."""
+        self.graph.scope = self.graph.node(value).scope
+
     def program(self, value: Value) -> Program:
         """The weight program of a parameter; raises `GraphError` for any other value."""
         if value.name not in self.block.params:

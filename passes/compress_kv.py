@@ -1,0 +1,78 @@
+"""Cache what keys and values are made of, where that is smaller than they are."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from ..compiler.ir.cut import cheapest_cut, held_bytes
+from ..compiler.ir.graph import Value
+from ..compiler.ops.attention import Cached
+from ..compiler.rewrite.passes import Pass
+from ..compiler.rewrite.rewriter import Rewriter
+
+
+@dataclass(frozen=True)
+class CompressKv(Pass):
+    """Keep the fewest bytes a token from which attention's keys and values can be made again.
+
+    %k = f(%latent, %k_rope)
+    %keys = cached(%k, %positions, cache="k")
+    ->
+    %latent_2 = cached(%latent, %positions, cache="latent")
+    %k_rope_2 = cached(%k_rope, %positions, cache="k_rope")
+    %keys = f(%latent_2, %k_rope_2)
+
+    By the law of caches, f(cached(x), cached(y)) = cached(f(x, y)). What is kept is a minimum cut
+    of the graph between the block's input and attention, so no model is known by name. Reading the
+    context then costs f on all of its rows, until a further pass absorbs f into the query.
+    """
+
+    name = "compress-kv"
+
+    def run(self, rewriter: Rewriter) -> None:
+        cut = cheapest_cut(rewriter.block)
+        if not cut.read:
+            return
+        if len(rewriter.block.graphs) > 1:
+            rewriter.refuse(rewriter.graph.node(cut.read[0]), "its phases have unlike graphs")
+            return
+        held = held_bytes(rewriter.block)
+        if cut.bytes >= held:
+            least = f"its caches hold {held} bytes a token, and nothing smaller makes them again"
+            rewriter.refuse(rewriter.graph.node(cut.read[0]), least)
+            return
+        (positions,) = (value for value in rewriter.graph.inputs if value.name == "positions")
+        made: dict[Value, Value] = {}
+        rewriter.beside(cut.read[0])
+        stems = [_stem(value.name) for value in cut.values]
+        for value, stem in zip(cut.values, stems, strict=True):
+            cache = stem if stems.count(stem) == 1 else value.name
+            made[value] = rewriter.add(Cached(cache), value, positions, name=stem)
+            rewriter.cache(cache, made[value].type)
+        kept = {rewriter.graph.node(value).name for value in cut.values}
+        again = tuple(_again(rewriter, value, made, kept) for value in cut.read)
+        rewriter.replace(cut.read, again)
+
+
+def _again(rewriter: Rewriter, value: Value, made: dict[Value, Value], kept: set[str]) -> Value:
+    """A value of the context, computed from what is kept; what no token changes stays as it is."""
+    if value in made:
+        return made[value]
+    node = rewriter.graph.node(value)
+    if node.op is None or not kept & rewriter.graph.ancestors([value]):
+        return value
+    operands = [_again(rewriter, v, made, kept) for v in rewriter.graph.operands(node)]
+    if node.op.stateful:  # the old cache
+        made[value] = operands[0]
+        return operands[0]
+    names = [] if node.anonymous else [_stem(v.name) for v in node.results]
+    results = rewriter.add(node.op, *operands, name=names)
+    results = results if isinstance(results, tuple) else (results,)
+    made.update(zip(node.results, results, strict=True))
+    return made[value]
+
+
+def _stem(name: str) -> str:
+    """A value's name without the number that tells it from others."""
+    return re.sub(r"_\d+$", "", name)
