@@ -139,6 +139,7 @@ def why_not(compiler: Compiler, model: Model, before: Sequence[Any], chosen: Any
     model, _ = compiler.rewrite(model, before)
     _, (outcome,) = compiler.rewrite(model, [chosen])
     lines = [f"{outcome.name} applies {outcome.applications} times"]
+    lines += [f"changed {remark}" for remark in outcome.remarks]
     return "\n".join([*lines, *(f"left alone {refusal}" for refusal in outcome.refusals)])
 
 

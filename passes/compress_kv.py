@@ -51,8 +51,16 @@ class CompressKv(Pass):
             made[value] = rewriter.add(Cached(cache), value, positions, name=stem)
             rewriter.cache(cache, made[value].type)
         kept = {rewriter.graph.node(value).name for value in cut.values}
+        reader = rewriter.graph.node(cut.read[0]).name
         again = tuple(_again(rewriter, value, made, kept) for value in cut.read)
         rewriter.replace(cut.read, again)
+        names = " and ".join(f"%{value.name}" for value in cut.values)
+        redone = len(set(made.values())) - len(cut.values)
+        rewriter.remark(
+            reader,
+            f"{cut.bytes} bytes a token are kept of {held}: {names}; {redone} values of the context"
+            " are made again at each step",
+        )
 
 
 def _again(rewriter: Rewriter, value: Value, made: dict[Value, Value], kept: set[str]) -> Value:

@@ -74,6 +74,8 @@ def opt(file: Path, passes: str, output: Path | None) -> None:
     model, outcomes = compiler.rewrite(model, chosen)
     for outcome in outcomes:
         click.echo(f"{outcome.name}: applied {outcome.applications} times", err=True)
+        for remark in outcome.remarks:
+            click.echo(f"  changed {remark}", err=True)
         for refusal in outcome.refusals:
             click.echo(f"  left alone {refusal}", err=True)
     write(print_model(model), output)

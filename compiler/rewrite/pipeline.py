@@ -12,7 +12,7 @@ from ..ir.op import Op
 from ..ir.text import print_block, print_model
 from .check import TOLERANCE, Proof, check_types, check_weights, prove, prove_model
 from .passes import Lossy, ModelPass, Pass
-from .rewriter import ModelRewriter, Refusal, Rewriter
+from .rewriter import ModelRewriter, Refusal, Remark, Rewriter
 from .twin import Twin
 
 AnyPass = Pass | ModelPass
@@ -29,6 +29,8 @@ class Outcome:
     refusals: tuple[Refusal, ...]
     trials: int
     error: float
+    remarks: tuple[Remark, ...] = ()
+    """What applications gained and cost, in words."""
 
     def certificate(self, seed: int) -> dict[str, Any]:
         """What the package says of it; measured errors vary by machine and stay out."""
@@ -83,11 +85,12 @@ class Runner:
         if isinstance(pass_.effect, Lossy):
             raise GraphError(f"pass {pass_.name} is lossy, and needs weights to be judged by")
         after = model.copy()
+        remarks: list[Remark] = []
         try:
             if isinstance(pass_, ModelPass):
                 proofs, refusals = self._run_model(after, pass_)
             else:
-                proofs, refusals = self._run_blocks(after, pass_)
+                proofs, refusals = self._run_blocks(after, pass_, remarks)
             verify(after)
         except PassFailed:
             raise
@@ -104,6 +107,7 @@ class Runner:
             tuple(dict.fromkeys(refusals)),
             sum(proof.trials for proof in proofs),
             max((proof.error for proof in proofs), default=0.0),
+            tuple(dict.fromkeys(remarks)),
         )
 
     def _run_model(self, after: Model, pass_: ModelPass) -> tuple[list[Proof], list[Refusal]]:
@@ -120,7 +124,9 @@ class Runner:
         proof = prove_model(before, after, self.seed) if self.numeric else Proof(0, 0.0)
         return [proof], rewriter.refusals
 
-    def _run_blocks(self, after: Model, pass_: Pass) -> tuple[list[Proof], list[Refusal]]:
+    def _run_blocks(
+        self, after: Model, pass_: Pass, remarks: list[Remark]
+    ) -> tuple[list[Proof], list[Refusal]]:
         proofs: list[Proof] = []
         refusals: list[Refusal] = []
         for block in after.blocks.values():
@@ -128,7 +134,7 @@ class Runner:
             given = block.copy()
             for phases in [p for p in block.graphs if set(p) <= set(pass_.phases)]:
                 before = self._twin(block)
-                rewriter = Rewriter(block, phases, self.ops, self.target, refusals)
+                rewriter = Rewriter(block, phases, self.ops, self.target, refusals, remarks)
                 for _ in pass_.applications(rewriter):
                     rewriter.commit()
                     made = self._twin(block)

@@ -27,6 +27,18 @@ class Refusal:
         return f"{self.block}/%{self.node}: {self.reason}"
 
 
+@dataclass(frozen=True)
+class Remark:
+    """What an application of a pass gained, and what it costs, in words."""
+
+    block: str
+    node: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.block}/%{self.node}: {self.text}"
+
+
 @dataclass
 class Rewriter:
     """One graph of a block, open to a pass; `phase` names the phases that share the graph."""
@@ -36,6 +48,7 @@ class Rewriter:
     ops: Mapping[str, type[Op]]
     target: Any = None
     refusals: list[Refusal] = field(default_factory=list)
+    remarks: list[Remark] = field(default_factory=list)
     _renames: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -118,6 +131,11 @@ class Rewriter:
     def refuse(self, node: Node | str, reason: str) -> None:
         name = node if isinstance(node, str) else node.name
         self.refusals.append(Refusal(self.block.name, name, reason))
+
+    def remark(self, node: Node | str, text: str) -> None:
+        """Say of a change what it gains and costs; `explain` shows it."""
+        name = node if isinstance(node, str) else node.name
+        self.remarks.append(Remark(self.block.name, name, text))
 
     def commit(self) -> None:
         """Settle the block after a pass: unread parameters and caches go, names are taken over."""

@@ -8,6 +8,7 @@ import pytest
 from archsmith.compiler.driver import Compiler
 from archsmith.compiler.ir.count import cache_bytes
 from archsmith.compiler.ir.cut import best_cache_bytes
+from archsmith.compiler.views import why_not
 from archsmith.passes.compress_kv import CompressKv
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -45,6 +46,19 @@ def test_published_models(
     again, (second,) = compiler.rewrite(after, [CompressKv()])
     assert second.applications == 0
     assert cache_bytes(again) == cache_bytes(after)
+
+
+def test_explain_says_what_it_saves_and_costs(compiler: Compiler) -> None:
+    model = compiler.build(compiler.load(EXAMPLES / "deepseek-v3.yaml"))
+    told = why_not(compiler, model, [], CompressKv())
+    assert told.splitlines() == [
+        "compress-kv applies 2 times",
+        *(
+            f"changed {block}/%k_2: 1152 bytes a token are kept of 81920: %latent_2 and %k_rope_2;"
+            " 5 values of the context are made again at each step"
+            for block in ("dense", "sparse")
+        ),
+    ]
 
 
 def test_a_package_of_it_is_proved_and_keeps_less(tmp_path: Path) -> None:
