@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..compiler.ir.cut import cheapest_cut, held_bytes
@@ -19,8 +20,8 @@ class CompressKv(Pass):
     %k = f(%latent, %k_rope)
     %keys = cached(%k, %positions, cache="k")
     ->
-    %latent_2 = cached(%latent, %positions, cache="latent")
-    %k_rope_2 = cached(%k_rope, %positions, cache="k_rope")
+    %row = cached(concat(%latent, %k_rope), %positions, cache="kv")
+    %latent_2, %k_rope_2 = split(%row)
     %keys = f(%latent_2, %k_rope_2)
 
     By the law of caches, f(cached(x), cached(y)) = cached(f(x, y)). What is kept is a minimum cut
@@ -42,14 +43,8 @@ class CompressKv(Pass):
             least = f"its caches hold {held} bytes a token, and nothing smaller makes them again"
             rewriter.refuse(rewriter.graph.node(cut.read[0]), least)
             return
-        (positions,) = (value for value in rewriter.graph.inputs if value.name == "positions")
-        made: dict[Value, Value] = {}
         rewriter.beside(cut.read[0])
-        stems = [_stem(value.name) for value in cut.values]
-        for value, stem in zip(cut.values, stems, strict=True):
-            cache = stem if stems.count(stem) == 1 else value.name
-            made[value] = rewriter.add(Cached(cache), value, positions, name=stem)
-            rewriter.cache(cache, made[value].type)
+        made = dict(zip(cut.values, _kept(rewriter, cut.values), strict=True))
         kept = {rewriter.graph.node(value).name for value in cut.values}
         reader = rewriter.graph.node(cut.read[0]).name
         again = tuple(_again(rewriter, value, made, kept) for value in cut.read)
@@ -61,6 +56,25 @@ class CompressKv(Pass):
             f"{cut.bytes} bytes a token are kept of {held}: {names}; {redone} values of the context"
             " are made again at each step",
         )
+
+
+def _kept(rewriter: Rewriter, values: tuple[Value, ...]) -> Sequence[Value]:
+    """The rows of the context of each value: in one cache where they are rows of numbers."""
+    (positions,) = (value for value in rewriter.graph.inputs if value.name == "positions")
+    stems = [_stem(value.name) for value in values]
+    if len(values) > 1 and all(len(value.type.row) == 1 for value in values):
+        row = rewriter.op.concat(*values, name="kv")
+        row = rewriter.add(Cached("kv"), row, positions, name="kv")
+        rewriter.cache("kv", row.type)
+        sizes = tuple(value.type.row[0] for value in values)
+        parts: Sequence[Value] = rewriter.op.split(row, sizes=sizes, name=stems)
+        return parts
+    found = []
+    for value, stem in zip(values, stems, strict=True):
+        cache = stem if stems.count(stem) == 1 else value.name
+        found.append(rewriter.add(Cached(cache), value, positions, name=stem))
+        rewriter.cache(cache, found[-1].type)
+    return found
 
 
 def _again(rewriter: Rewriter, value: Value, made: dict[Value, Value], kept: set[str]) -> Value:

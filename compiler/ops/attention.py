@@ -65,6 +65,8 @@ class Attend(Op):
     scale: float
     window: Dim | None = None
     softcap: float | None = None
+    value_in_key: bool = False
+    """Each value is its key's first columns: whoever has read the key has the value."""
 
     def infer(
         self,
@@ -78,6 +80,8 @@ class Attend(Op):
         fits = q.shape[-1] == k.shape[-1] and k.shape[:3] == v.shape[:3] and k.shape[1] == CONTEXT
         fits = fits and q.shape[0] == k.shape[0] and q.shape[:2] == positions.shape
         require(fits, f"keys {k} and values {v} do not fit queries {q}")
+        narrow = v.row[-1].size <= k.row[-1].size and v.row[-1].probe <= k.row[-1].probe
+        require(narrow or not self.value_in_key, f"values {v} are no part of keys {k}")
         heads, groups = q.shape[2], k.shape[2]
         require(isinstance(heads, Dim) and isinstance(groups, Dim), "heads have no size")
         require(isinstance(v.shape[-1], Dim), f"values {v} have no size")
@@ -101,7 +105,8 @@ class Attend(Op):
         ends = k.row[-1].size + v.row[-1].size
         flops = 2 * sizes.pairs(window) * q.row[0].size * ends
         call = (q, *rest, *self.types(*operands))
-        row = BYTES[k.dtype] * k.row[0].size * ends
+        read = k.row[-1].size if self.value_in_key else ends
+        row = BYTES[k.dtype] * k.row[0].size * read
         return Cost(flops, sum(map(sizes.bytes, call)) + sizes.slots(window) * row)
 
     def reference(

@@ -69,5 +69,4 @@ def test_a_package_of_it_is_proved_and_keeps_less(tmp_path: Path) -> None:
     assert report.proof is not None
     assert report.cache_bytes_per_token == 3 * 44 * 4
     text = (tmp_path / "package" / "model.py").read_text()
-    assert 'latent = cache.write("latent", latent)' in text
-    assert 'k_rope = cache.write("k_rope", k_rope)' in text
+    assert 'kv = cache.write("kv", kv)  # [B, S, 44]' in text
