@@ -16,7 +16,15 @@ from archsmith.compiler.driver import Compiler
 EXAMPLES = Path(__file__).parents[2] / "examples"
 # Of sums in float32 in another order, over a few layers.
 CLOSE = 1e-5
-NAMES = ("tiny-llama", "tiny-mixtral", "tiny-qwen3-moe", "tiny-deepseek-v2", "tiny-deepseek-v3")
+NAMES = (
+    "tiny-deepseek-v2 O2",
+    "tiny-deepseek-v3 O2",
+    "tiny-llama",
+    "tiny-mixtral",
+    "tiny-qwen3-moe",
+    "tiny-deepseek-v2",
+    "tiny-deepseek-v3",
+)
 
 
 @pytest.fixture(scope="module")
@@ -24,13 +32,14 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], 
     """Builds an example in float32 for a GPU, and imports it."""
     root = tmp_path_factory.mktemp("interpreted")
     compiler = Compiler.installed("h200", numeric=False)
-    pipeline, passes = compiler.passes(None)
 
     def build(example: str) -> ModuleType:
+        example, _, pipeline = example.partition(" ")
+        pipeline, passes = compiler.passes(pipeline or "O1")
         page = root / f"{example}.yaml"
         text = (EXAMPLES / f"{example}.yaml").read_text()
         page.write_text(text.replace("dtype: bfloat16", "dtype: float32"))
-        folder = root / f"gpu_{example.replace('-', '_')}"
+        folder = root / f"gpu_{example.replace('-', '_')}_{pipeline}"
         compiler.package(compiler.load(page), folder, pipeline, passes, prove=False)
         importlib.invalidate_caches()
         return importlib.import_module(folder.name)
