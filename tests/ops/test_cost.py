@@ -6,6 +6,7 @@ import math
 from itertools import product
 
 import pytest
+from archsmith.compiler.errors import GraphError
 from archsmith.compiler.ir.cost import Cost, Sizes
 from archsmith.compiler.ir.dims import Dim
 from archsmith.compiler.ir.op import Op
@@ -143,3 +144,16 @@ def test_experts_multiply_for_those_chosen_and_are_read_where_any_is(
         without = math.comb(EXPERTS - 1, TOP_K) / math.comb(EXPERTS, TOP_K)
         wanted = EXPERTS * (1 - without**rows)
         assert found.bytes == pytest.approx(own + wanted * held, rel=1e-12)
+
+
+def test_a_value_in_its_key_is_read_once() -> None:
+    q, k = TensorType.parse("float32[B, T, 6, 24]"), TensorType.parse("float32[B, S, 1, 24]")
+    v, positions = TensorType.parse("float32[B, S, 1, 16]"), TensorType.parse("int64[B, T]")
+    sizes = Sizes(batch=2, tokens=1, context=50)
+    apart = Attend(1.0).cost(sizes, q, k, v, positions)
+    shared = Attend(1.0, value_in_key=True).cost(sizes, q, k, v, positions)
+    assert apart.flops == shared.flops
+    assert apart.bytes - shared.bytes == 2 * 50 * 16 * 4
+    wide = TensorType.parse("float32[B, S, 1, 25]")
+    with pytest.raises(GraphError, match="are no part of keys"):
+        Attend(1.0, value_in_key=True).types(q, k, wide, positions)
