@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..compiler.ir.cut import cheapest_cut, held_bytes
+from ..compiler.ir.dims import CONTEXT
 from ..compiler.ir.graph import Value
 from ..compiler.ops.attention import Cached
 from ..compiler.rewrite.passes import Pass
@@ -39,17 +40,20 @@ class CompressKv(Pass):
             rewriter.refuse(rewriter.graph.node(cut.read[0]), "its phases have unlike graphs")
             return
         held = held_bytes(rewriter.block)
-        if cut.bytes >= held:
+        # Values of the context are caches already: of another attention, perhaps.
+        fresh = tuple(value for value in cut.values if CONTEXT not in value.type.shape)
+        if cut.bytes >= held or not fresh:
             least = f"its caches hold {held} bytes a token, and nothing smaller makes them again"
             rewriter.refuse(rewriter.graph.node(cut.read[0]), least)
             return
         rewriter.beside(cut.read[0])
-        made = dict(zip(cut.values, _kept(rewriter, cut.values), strict=True))
+        made = {value: value for value in cut.values if value not in fresh}
+        made |= zip(fresh, _kept(rewriter, fresh), strict=True)
         kept = {rewriter.graph.node(value).name for value in cut.values}
         reader = rewriter.graph.node(cut.read[0]).name
         again = tuple(_again(rewriter, value, made, kept) for value in cut.read)
         rewriter.replace(cut.read, again)
-        names = " and ".join(f"%{value.name}" for value in cut.values)
+        names = " and ".join(f"%{value.name}" for value in fresh)
         redone = len(set(made.values())) - len(cut.values)
         rewriter.remark(
             reader,
@@ -64,8 +68,9 @@ def _kept(rewriter: Rewriter, values: tuple[Value, ...]) -> Sequence[Value]:
     stems = [_stem(value.name) for value in values]
     if len(values) > 1 and all(len(value.type.row) == 1 for value in values):
         row = rewriter.op.concat(*values, name="kv")
-        row = rewriter.add(Cached("kv"), row, positions, name="kv")
-        rewriter.cache("kv", row.type)
+        cache = next(name for name in ("kv", "kv_2") if name not in rewriter.block.caches)
+        row = rewriter.add(Cached(cache), row, positions, name="kv")
+        rewriter.cache(cache, row.type)
         sizes = tuple(value.type.row[0] for value in values)
         parts: Sequence[Value] = rewriter.op.split(row, sizes=sizes, name=stems)
         return parts

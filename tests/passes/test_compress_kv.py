@@ -70,3 +70,21 @@ def test_a_package_of_it_is_proved_and_keeps_less(tmp_path: Path) -> None:
     assert report.cache_bytes_per_token == 3 * 44 * 4
     text = (tmp_path / "package" / "model.py").read_text()
     assert 'kv = cache.write("kv", kv)  # [B, S, 44]' in text
+
+
+@pytest.mark.parametrize(("last", "kept"), [("attention", 44), ("grouped", 180)])
+def test_a_block_with_another_attention(tmp_path: Path, last: str, kept: int) -> None:
+    """One that holds the least already stays; one that another's keys depend on stays too."""
+    page = (EXAMPLES / "tiny-deepseek-v2.yaml").read_text()
+    first = {"attention": "grouped", "grouped": "attention"}[last]
+    steps = "".join(f"{{norm: rms, use: {part}}}, " for part in (first, last))
+    page = page.replace("{norm: rms, use: attention}, ", steps)
+    grouped = "  grouped:   {kind: gqa, heads: 4, kv_heads: 2, head_dim: 6}\n"
+    page = page.replace("parts:\n", f"parts:\n{grouped}").replace("checkpoint: deepseek_v2", "")
+    (tmp_path / "both.yaml").write_text(page)
+    compiler = Compiler.installed()
+    spec = compiler.load(tmp_path / "both.yaml")
+    name, passes = compiler.passes("O2")
+    report = compiler.package(spec, tmp_path / "package", name, passes)
+    assert report.proof is not None
+    assert report.cache_bytes_per_token == 3 * (kept + 2 * 2 * 6) * 4
