@@ -65,7 +65,7 @@ def kernel_file(
         return render(template, {**values, **own})
 
 
-def library_file(template: str, files: Mapping[str, str], widest: int) -> str:
+def operators_file(template: str, files: Mapping[str, str], widest: int) -> str:
     """What makes operators, in a namespace that depends on all the other `files`."""
     text = "".join(f"{path}\0{files[path]}\0" for path in sorted(files))
     return render(template, {"digest": Text(digest(text)[:12]), "widest": widest})

@@ -16,7 +16,7 @@ from ..schedule.code import string, tuple_of
 from ..schedule.select import Plan
 from .cases import cases, imports
 from .environment import render
-from .kernels import kernel_files, library_file
+from .kernels import kernel_files, operators_file
 from .layout import WIDTH, statement
 from .module import Module
 from .tensors import table
@@ -29,8 +29,8 @@ TEMPLATES = (
     "checkpoint.py",
     "generate.py",
     "kernels.py",
-    "library.py",
     "model.py",
+    "operators.py",
     "ring.py",
     "test_package.py",
     "try_kernels.py",
@@ -108,8 +108,8 @@ def emit(
     if values["triton_used"]:
         own = {"cases": cases(plan), "imports": imports(plan)}
         files["tests/on_gpu.py"] = header + render(templates["try_on_gpu.py"], values | own)
-        library = library_file(templates["library.py"], files, BYTES[plan.model.dtype])
-        files["kernels/library.py"] = header + library
+        operators = operators_file(templates["operators.py"], files, BYTES[plan.model.dtype])
+        files["kernels/operators.py"] = header + operators
     if aot is not None:
         files["aot.json"] = f"{Json(aot)}\n"
     files["config.json"] = f"{Json(_config(plan, facts))}\n"

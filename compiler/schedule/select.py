@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from ..errors import ArchsmithError
 from ..ir.cost import Cost, Sizes
-from ..ir.graph import Graph
-from ..ir.model import Model
+from ..ir.model import Block, Model
 from ..ir.op import Op
 from ..ir.types import TensorType
 from ..ir.weights import Each
@@ -111,14 +110,10 @@ def select(
     by_op: dict[str, list[Kernel]] = {}
     for key in sorted(kernels):
         by_op.setdefault(kernels[key].implements, []).append(kernels[key]())
-    choices = []
+    choices: list[Choice] = []
     for block in model.blocks.values():
-        lists = {name for name, p in block.params.items() if isinstance(p.program, Each)}
-        for phases, graph in block.graphs.items():
-            for phase in phases:
-                sizes = calls[phase]
-                for choice in _chosen(graph, by_op, target, phase, sizes, model.dtype, lists):
-                    choices.append(replace(choice, block=block.name))
+        for phase in (phase for phases in block.graphs for phase in phases):
+            choices += _chosen(block, phase, by_op, target, calls[phase], model.dtype)
     wanted = {choice.kernel.reference for choice in choices} - {""}
     references = tuple(kernels[name]() for name in sorted(wanted))
     return Plan(model, target, tuple(choices), calls, references)
@@ -140,15 +135,16 @@ def use(kernel: Kernel, op: Op, operands: tuple[TensorType, ...], target: Target
 
 
 def _chosen(
-    graph: Graph,
+    block: Block,
+    phase: str,
     by_op: Mapping[str, list[Kernel]],
     target: Target,
-    phase: str,
     sizes: Sizes,
     dtype: str,
-    lists: Collection[str],
 ) -> Iterator[Choice]:
-    """The choices for one graph in one phase, whose block is not yet said."""
+    """The choices for one block in one phase."""
+    graph = block.graph(phase)
+    lists = {name for name, p in block.params.items() if isinstance(p.program, Each)}
     for node in graph.nodes():
         if node.op is None:
             continue
@@ -173,7 +169,8 @@ def _chosen(
         if not able:
             why = "; ".join(f"{name}: {reason}" for name, reason in refusals.items())
             raise ArchsmithError(
-                f"no kernel computes {node.op.name} of %{node.name} ({why or 'none implements it'})"
+                f"no kernel computes {node.op.name} of block {block.name}, %{node.name}"
+                f" ({why or 'none implements it'})"
             )
         # Of two that take the same, one in Triton: it may yet be tuned.
         best = min(able, key=lambda n: (*order(costs[n], dtype, target), not able[n].triton, n))
@@ -182,7 +179,7 @@ def _chosen(
                 told = (_told(costs[n], dtype, target) for n in (name, best))
                 refusals[name] = "takes {}, {best} {}".format(*told, best=best)
         others = tuple(sorted(refusals.items()))
-        yield Choice("", phase, node.name, node.op, types, able[best], others)
+        yield Choice(block.name, phase, node.name, node.op, types, able[best], others)
 
 
 def _told(cost: Cost, dtype: str, target: Target) -> str:

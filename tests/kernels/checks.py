@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from archsmith.compiler.emit.kernels import kernel_file, library_file
+from archsmith.compiler.emit.kernels import kernel_file, operators_file
 from archsmith.compiler.ir.cost import Sizes
 from archsmith.compiler.ir.op import Op
 from archsmith.compiler.ir.types import TensorType
@@ -154,7 +154,7 @@ def emitted(
         broken = edit(files[kernel.stem()])
         assert broken != files[kernel.stem()], "the edit found nothing to change"
         files[kernel.stem()] = broken
-    files["library"] = library_file(registry().templates["library.py"], files, 4)
+    files["operators"] = operators_file(registry().templates["operators.py"], files, 4)
     return _imported(tuple(sorted(files.items())), kernel.stem())
 
 

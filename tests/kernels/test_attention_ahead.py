@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from archsmith.compiler.emit.aot import Compiled, calls, compile_ahead
-from archsmith.compiler.emit.kernels import kernel_file, library_file
+from archsmith.compiler.emit.kernels import kernel_file, operators_file
 from archsmith.compiler.ir.cost import Sizes
 from archsmith.compiler.ir.types import TensorType
 from archsmith.compiler.ops.attention import Attend
@@ -39,7 +39,7 @@ def compiled(registry: Registry, types: tuple[TensorType, ...], target: str) -> 
         found: Use = use(kernel, OP, types, chip)
         files[f"kernels/{kernel.stem()}.py"] = kernel_file(kernel, [found], chip, VALUES)
         asked += calls(kernel, found, sizes, ("prefill",))
-    files["kernels/library.py"] = library_file(registry.templates["library.py"], files, 2)
+    files["kernels/operators.py"] = operators_file(registry.templates["operators.py"], files, 2)
     return compile_ahead(files, asked, chip.triton, registry.templates["compile.py"])
 
 
