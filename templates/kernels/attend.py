@@ -56,6 +56,7 @@ class TorchAttend(Kernel):
             "window": None if op.window is None else int(op.window),
             "softcap": op.softcap,
             "sinks": sinks,
+            "value_in_key": op.value_in_key or None,
             "held": held,
         }
         given = {key: value for key, value in options.items() if value is not None}
