@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ..compiler.ir.dims import TWO
 from ..compiler.ir.graph import Value
-from ..compiler.ir.weights import Concat, Indexed
+from ..compiler.ir.weights import Concat, Indexed, Unflatten
 from ..compiler.ops.moe import Experts
 from ..compiler.rewrite.pattern import RewritePass
 from ..compiler.rewrite.rewriter import Rewriter
@@ -20,7 +21,7 @@ class FuseExpertGateUp(RewritePass):
         ->
         %y = fused_experts(%x, %index, %weight, %gate_up, %down)
 
-    In every expert's `gate_up` the rows of its gate come first.
+    Every expert's `gate_up` is [2, F, D], the gate first.
     """
 
     name = "fuse-expert-gate-up"
@@ -58,6 +59,7 @@ class FuseExpertGateUp(RewritePass):
         assert isinstance(first, Indexed)  # as `check` saw
         assert isinstance(second, Indexed)
         rows = Concat((first.body, second.body), 0)
-        fused = type(first)(rows, first.index, first.count)
+        both = Unflatten(rows, 0, (TWO, first.body.shape[0]))
+        fused = type(first)(both, first.index, first.count)
         gate_up = rewriter.param(gate.name.replace("gate", "gate_up"), fused)
         return op.fused_experts(x, index, weight, gate_up, down, activation=experts.activation)

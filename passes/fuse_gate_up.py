@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ..compiler.ir.dims import TWO
 from ..compiler.ir.graph import Value
-from ..compiler.ir.weights import Concat
+from ..compiler.ir.weights import Concat, Unflatten
 from ..compiler.ops.elementwise import Activation
 from ..compiler.ops.linear import Einsum
 from ..compiler.rewrite.pattern import RewritePass
@@ -18,10 +19,10 @@ class FuseGateUp(RewritePass):
     """Read the input once, and launch one matrix product instead of two.
 
         %g = einsum(%x, %gate)                %h = einsum(%x, %gate_up)
-        %u = einsum(%x, %up)             ->   %g, %u = split(%h)
+        %u = einsum(%x, %up)             ->   %g, %u = unbind(%h)
         %y = mul(activation(%g), %u)          %y = mul(activation(%g), %u)
 
-    The rows of the gate come first in `gate_up`.
+    `gate_up` is [2, F, D], the gate first, so that a device may hold a part of the F rows of both.
     """
 
     name = "fuse-gate-up"
@@ -50,8 +51,8 @@ class FuseGateUp(RewritePass):
             return f"the gate is {by_gate.equation}, up is {by_up.equation}"
         if by_gate.equation != "btd,fd->btf":
             return f"{by_gate.equation} is no linear layer"
-        if gate.type.dtype != up.type.dtype:
-            return f"the gate is {gate.type.dtype}, up is {up.type.dtype}"
+        if gate.type != up.type:
+            return f"the gate is {gate.type}, up is {up.type}"
         return None
 
     def rewrite(
@@ -62,13 +63,12 @@ class FuseGateUp(RewritePass):
         x: Value,
         gate: Value,
         up: Value,
-        by_gate: Einsum,
         activation: Activation,
         **_: Any,
     ) -> Any:
         rows = Concat((rewriter.program(gate), rewriter.program(up)), 0)
-        weight = rewriter.param(gate.name.replace("gate", "gate_up"), rows)
-        hidden = rewriter.add(by_gate, x, weight)
-        sizes = (*gate.type.row[:1], *up.type.row[:1])
-        g, u = op.split(hidden, sizes=sizes, name=("gate", "up"))
+        both = Unflatten(rows, 0, (TWO, gate.type.row[0]))
+        weight = rewriter.param(gate.name.replace("gate", "gate_up"), both)
+        hidden = op.einsum(x, weight, equation="btd,gfd->btgf")
+        g, u = op.unbind(hidden, axis=-2, name=("gate", "up"))
         return op.mul(rewriter.add(activation, g), u)

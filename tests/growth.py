@@ -8,7 +8,7 @@ from typing import Any
 
 from archsmith.compiler.errors import GraphError
 from archsmith.compiler.ir.build import Build
-from archsmith.compiler.ir.dims import ONE, Dim
+from archsmith.compiler.ir.dims import ONE, TWO, Dim
 from archsmith.compiler.ir.graph import Graph, Value
 from archsmith.compiler.ir.model import EMBED, HEAD, PHASES, Block, Model, Param, verify
 from archsmith.compiler.ir.op import Op
@@ -204,6 +204,13 @@ class Growth:
         first, rest = self.op.split(self.x, sizes=(WIDTH, HIDDEN - WIDTH), name=("one", "rest"))
         return self.op.concat(rest, first)
 
+    def unbind(self) -> Value:
+        """One of the two halves of each head, in place of both."""
+        halves = self.op.unflatten(self.x, sizes=(HEADS, TWO, WIDTH // 2))
+        first, second = self.op.unbind(halves, name=("one", "other"))
+        kept = second if self.draw(st.booleans()) else self.op.add(first, second)
+        return self.op.flatten(self.op.concat(kept, first))
+
     def rope(self) -> Value:
         scaling = self.draw(st.sampled_from(["none", "linear"]))
         cos, sin = self.op.rotations(
@@ -251,7 +258,7 @@ class Growth:
 
     def fused_experts(self) -> Value:
         index, weight = self._routed()
-        gate_up = self.param("gate_up", (EXPERTS, INNER * 2, HIDDEN), experts=True)
+        gate_up = self.param("gate_up", (EXPERTS, TWO, INNER, HIDDEN), experts=True)
         down = self.param("down", (EXPERTS, HIDDEN, INNER), experts=True)
         return self.op.fused_experts(self.x, index, weight, gate_up, down, activation="gelu")
 
@@ -272,8 +279,8 @@ STEPS: Mapping[str, Callable[[Growth], Value]] = {
     step.__name__: step
     for step in (
         *(Growth.add, Growth.mul, Growth.scale, Growth.softcap, Growth.clamp, Growth.activation),
-        *(Growth.rms_norm, Growth.add_rms_norm, Growth.split, Growth.rope, Growth.expand),
-        *(Growth.attend, Growth.experts, Growth.fused_experts, Growth.zeros),
+        *(Growth.rms_norm, Growth.add_rms_norm, Growth.split, Growth.unbind, Growth.rope),
+        *(Growth.expand, Growth.attend, Growth.experts, Growth.fused_experts, Growth.zeros),
     )
 }
 

@@ -9,10 +9,10 @@ from itertools import pairwise
 from typing import Any
 
 from ..errors import GraphError
-from ..ir.dims import Which
+from ..ir.dims import Dim, Which
 from ..ir.model import Param
 from ..ir.weights import Concat, Each, Flatten, Indexed, Program, Ref, Slice, Transpose, Unflatten
-from ..schedule.code import Code, name, string
+from ..schedule.code import Code, as_code, name, string
 from .layout import statement
 
 INDEX = {"layer": "i", "expert": "e"}
@@ -96,6 +96,13 @@ def held(program: Program, view: View, which: Which) -> Iterator[Held]:
     match program:
         case Ref(tensor):
             yield Held(tensor, view)
+        case Unflatten(Concat(parts, joined), axis, (count, each)) if (
+            joined == axis
+            and count == Dim.of(len(parts))
+            and all(part.shape[axis] == each for part in parts)
+        ):
+            for i, part in enumerate(parts):
+                yield from held(part, view.index(axis, as_code(i)), which)
         case Unflatten(of, axis, into):
             flat = view.flatten(axis, len(into))
             yield from held(of, flat, which) if flat else (_taken(program, view, which),)

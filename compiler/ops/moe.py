@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..ir.cost import Cost, Sizes
-from ..ir.dims import ONE, Dim
+from ..ir.dims import ONE, TWO, Dim
 from ..ir.op import Array, Indices, Op, require
 from ..ir.types import TensorType
 from .elementwise import ACTIVATIONS, sigmoid
@@ -131,7 +131,7 @@ class Experts(Op):
 
 @dataclass(frozen=True)
 class FusedExperts(Op):
-    """`experts` with gate and up in one weight [E, 2 F, D], the gate's rows first."""
+    """`experts` with gate and up in one weight [E, 2, F, D], the gate first."""
 
     name = "fused_experts"
 
@@ -145,8 +145,9 @@ class FusedExperts(Op):
         gate_up: TensorType,
         down: TensorType,
     ) -> TensorType:
-        count, rows, width = gate_up.row
-        gate = TensorType(gate_up.dtype, (count, rows // 2, width))
+        count, parts, inner, width = gate_up.row
+        require(parts == TWO, f"gate and up are {gate_up}, not [experts, 2, width, hidden]")
+        gate = TensorType(gate_up.dtype, (count, inner, width))
         return _infer_experts(self.activation, x, index, weight, gate, down)
 
     def share(self, rows: int, *operands: TensorType) -> tuple[float, ...]:
@@ -158,7 +159,7 @@ class FusedExperts(Op):
     def reference(
         self, x: Array, index: Indices, weight: Array, gate_up: Array, down: Array
     ) -> Array:
-        gate, up = np.split(gate_up, 2, axis=1)
+        gate, up = gate_up[:, 0], gate_up[:, 1]
         return Experts(self.activation).reference(x, index, weight, gate, up, down)
 
 

@@ -1,4 +1,4 @@
-"""Structure without arithmetic: split, concat, unflatten, flatten and expand.
+"""Structure without arithmetic: split, unbind, concat, unflatten, flatten and expand.
 
 Axes count from the end, so an op works the same whatever leads.
 """
@@ -38,6 +38,31 @@ class Split(Op):
     def reference(self, x: Array) -> tuple[Array, ...]:
         ends = np.cumsum([int(size) for size in self.sizes])
         return tuple(np.split(x, ends[:-1], axis=self.axis))
+
+
+@dataclass(frozen=True)
+class Unbind(Op):
+    """The parts along an axis of a few, such as a gate and what it gates [B, T, 2, F]."""
+
+    name = "unbind"
+    linear = True
+
+    axis: int = -2
+
+    def infer(self, x: TensorType) -> tuple[TensorType, ...]:
+        at = _axis(x, self.axis)
+        count = x.shape[at]
+        if not isinstance(count, Dim) or count.size != count.probe:
+            require(False, f"axis {self.axis} of {x} has no fixed number of parts")
+            raise AssertionError
+        part = TensorType(x.dtype, (*x.shape[:at], *x.shape[at + 1 :]))
+        return (part,) * int(count)
+
+    def cost(self, sizes: Sizes, *operands: TensorType) -> Cost:
+        return Cost()  # a view
+
+    def reference(self, x: Array) -> tuple[Array, ...]:
+        return tuple(np.moveaxis(x, self.axis, 0))
 
 
 @dataclass(frozen=True)

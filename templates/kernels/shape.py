@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...compiler.ops.shape import Concat, Expand, Flatten, Split, Unflatten
+from ...compiler.ops.shape import Concat, Expand, Flatten, Split, Unbind, Unflatten
 from ...compiler.schedule.code import Code, call, tuple_of
 from ...compiler.schedule.kernel import Kernel
 
@@ -13,6 +13,14 @@ class TorchSplit(Kernel):
 
     def call(self, op: Split, x: Code, *, phases: tuple[str, ...]) -> Code:
         return x.method("split", tuple(map(int, op.sizes)), op.axis)
+
+
+class TorchUnbind(Kernel):
+    name = "torch.unbind"
+    implements = "unbind"
+
+    def call(self, op: Unbind, x: Code, *, phases: tuple[str, ...]) -> Code:
+        return x.method("unbind", op.axis)
 
 
 class TorchConcat(Kernel):

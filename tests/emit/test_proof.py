@@ -197,7 +197,7 @@ def _swapped(match: re.Match[str]) -> str:
 
 TABLES = {
     "two tensors swapped": (r"(gate|up)_proj", _swapped, "tiny-llama", "layer/gate"),
-    "the wrong half": (r"gate_up\[(\d+):\]", r"gate_up[:\1]", "tiny-llama", "layer/gate"),
+    "the wrong half": ("gate_up[1]", "gate_up[0]", "tiny-llama", "layer/gate"),
     "another layer": (r"layers\.\{i\}", "layers.{1 - i}", "tiny-llama", "layer/h"),
     "another expert": ("down[e]", "down[e - 1]", "tiny-deepseek-v2", "sparse/routed"),
 }

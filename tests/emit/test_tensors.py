@@ -103,14 +103,14 @@ def dims(*sizes: int) -> tuple[Dim, ...]:
     return tuple(Dim(size, size + 1) for size in sizes)
 
 
+ZERO, ONE, TWO = map(Dim.of, range(3))
 H, K, V, D, E, F = dims(3, 4, 5, 7, 6, 2)
 Q = Ref("layers.{layer}.q", (H * K, D))
 KV = Ref("layers.{layer}.kv", (H * (K + V), D))
 O = Ref("layers.{layer}.o", (D, H * V))  # noqa: E741
 GATE, UP = (Ref(f"layers.{{layer}}.{{expert}}.{name}", (F, D)) for name in ("gate", "up"))
-FUSED = Concat((GATE, UP), 0)
+FUSED = Unflatten(Concat((GATE, UP), 0), 0, (TWO, F))
 HEADS = Unflatten(KV, 0, (H, K + V))
-ZERO, ONE = Dim.of(0), Dim.of(1)
 
 WORKS = {
     "as it is": Q,
@@ -129,9 +129,9 @@ WORKS = {
     "experts in one": Stack(GATE, "expert", E),
     "experts, fused": Stack(FUSED, "expert", E),
     "experts of their own, fused": Each(FUSED, "expert", E),
-    "experts, transposed": Stack(Transpose(FUSED, (1, 0)), "expert", E),
+    "experts, transposed": Stack(Transpose(FUSED, (2, 0, 1)), "expert", E),
     "experts in one matrix": Flatten(Stack(FUSED, "expert", E), 0),
-    "experts, transposed in one": Transpose(Stack(FUSED, "expert", E), (1, 0, 2)),
+    "experts, transposed in one": Transpose(Stack(FUSED, "expert", E), (1, 3, 0, 2)),
     "experts of a slice": Stack(Slice(GATE, 1, ONE, D - 1), "expert", E),
     "a slice": Slice(Q, 0, ONE, H),
     "a slice of heads": Slice(HEADS, 1, ZERO, K),
@@ -171,6 +171,21 @@ def test_the_halves_of_a_tensor_may_be_two_parameters(which: str) -> None:
 def test_a_part_of_what_is_joined_is_refused(program: Program) -> None:
     with pytest.raises(GraphError, match="cannot be loaded: a part of what is joined from several"):
         table({"p": Param(program, "float64")}, "layer", "size", 4)
+
+
+def test_halves_are_parts_by_number() -> None:
+    params = {
+        "gate_up": Param(Stack(FUSED, "expert", E), "float64"),
+        "own": Param(Each(FUSED, "expert", E), "float64"),
+    }
+    assert table(params, "layer", "size", 4) == [
+        '    at = f"layers.{i}"',
+        "    for e in range(6):",
+        '        yield f"{at}.{e}.gate", layer.gate_up[e, 0]',
+        '        yield f"{at}.{e}.up", layer.gate_up[e, 1]',
+        '        yield f"{at}.{e}.gate", layer.own[e][0]',
+        '        yield f"{at}.{e}.up", layer.own[e][1]',
+    ]
 
 
 def test_experts_are_in_one_loop() -> None:

@@ -53,7 +53,7 @@ def test_dense_experts_are_the_chosen_ones(
     activation: str, packed: bool, dense: ModuleType
 ) -> None:
     x, index, weight, gate, up, down = operands()
-    gate_up = torch.cat((gate, up), 1)
+    gate_up = torch.stack((gate, up), 1)
     arrays = [tensor.numpy() for tensor in (x, index, weight, gate, up, down)]
     wanted = Experts(activation).reference(*arrays)
     fused = FusedExperts(activation).reference(*arrays[:3], gate_up.numpy(), arrays[-1])

@@ -32,14 +32,14 @@ def run(
     index = np.stack([draws.permutation(among)[:top_k] for _ in range(rows)])
     values = {
         "index": index.reshape(batch, rows // batch, top_k),
-        "gate_up": draws.standard_normal((experts, 2 * inner, width)) / width**0.5,
+        "gate_up": draws.standard_normal((experts, 2, inner, width)) / width**0.5,
         "down": draws.standard_normal((experts, width, inner)) / inner**0.5,
     }
     types = [
         f"[B, T, {width}]",
         f"int64[B, T, {top_k}]",
         f"float32[B, T, {top_k}]",
-        f"[{experts}, {2 * inner}, {width}]",
+        f"[{experts}, 2, {inner}, {width}]",
         f"[{experts}, {width}, {inner}]",
     ]
     return interpreted(

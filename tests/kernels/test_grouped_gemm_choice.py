@@ -37,7 +37,7 @@ def types(
         f"{dtype}[B, T, {width}]",
         f"int64[B, T, {top_k}]",
         f"float32[B, T, {top_k}]",
-        f"{dtype}[{experts}, {2 * inner}, {width}]",
+        f"{dtype}[{experts}, 2, {inner}, {width}]",
         f"{dtype}[{experts}, {width}, {inner}]",
     )
     return tuple(map(TensorType.parse, texts))
@@ -114,7 +114,7 @@ def test_on_a_cpu_and_for_gradients_it_is_its_path_in_pytorch(registry: Registry
     module = emitted(registry.kernels[OURS](), FusedExperts("silu"), types(4, 2, 32, 16), "h200")
     torch.manual_seed(0)
     index = torch.stack([torch.randperm(4)[:2] for _ in range(20)]).view(2, 10, 2)
-    shapes = ((2, 10, 32), (2, 10, 2), (4, 32, 32), (4, 32, 16))
+    shapes = ((2, 10, 32), (2, 10, 2), (4, 2, 16, 32), (4, 32, 16))
 
     def gradients(function: object) -> list[torch.Tensor]:
         torch.manual_seed(1)

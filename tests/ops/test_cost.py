@@ -127,7 +127,7 @@ DOWN = "bfloat16[8~3, 64~5, 24~2]"
     ("op", "weights"),
     [
         (Experts("silu"), ["bfloat16[8~3, 24~2, 64~5]"] * 2),
-        (FusedExperts("silu"), ["bfloat16[8~3, 48~4, 64~5]"]),
+        (FusedExperts("silu"), ["bfloat16[8~3, 2, 24~2, 64~5]"]),
     ],
     ids=["apart", "fused"],
 )

@@ -285,5 +285,5 @@ def test_experts(activation: str) -> None:
                 hidden = lifted * F.linear(row, tensor(up[e]))
                 wanted[b, t] += share * F.linear(hidden, tensor(down[e])).numpy()
     same(Experts(activation).reference(x, index, weight, gate, up, down), wanted)
-    gate_up = np.concatenate([gate, up], axis=1)
+    gate_up = np.stack([gate, up], axis=1)
     same(FusedExperts(activation).reference(x, index, weight, gate_up, down), wanted)
