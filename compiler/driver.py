@@ -27,7 +27,8 @@ from .machine.target import Target
 from .plugins import Registry
 from .report import SEED, Report
 from .rewrite.order import DEFAULT, resolve
-from .rewrite.pipeline import AnyPass, Outcome, PassFailed, Runner
+from .rewrite.passes import AnyPass
+from .rewrite.pipeline import Outcome, PassFailed, Runner
 from .schedule.select import Plan, select
 from .spec.diagnostics import accepted, quoted, render
 from .spec.load import load

@@ -28,6 +28,8 @@ class Pass(ABC):
     effect: ClassVar[str | Lossy] = "exact"
     """"exact": equal in exact arithmetic, weights only moved; "rounding": weights recomputed."""
     phases: ClassVar[tuple[str, ...]] = PHASES
+    apart: ClassVar[bool] = False
+    """Each phase is given by itself: what is right for one need not be for another."""
 
     @abstractmethod
     def run(self, rewriter: Rewriter) -> None:
@@ -56,3 +58,6 @@ class ModelPass(ABC):
 
     def options(self) -> dict[str, Any]:
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+
+
+AnyPass = Pass | ModelPass

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import ArchsmithError, GraphError, ProofError
-from ..ir.model import Block, Model, verify
+from ..ir.model import Block, Model
 from ..ir.op import Op
 from ..ir.text import print_block, print_model
-from .check import TOLERANCE, Proof, check_types, check_weights, prove, prove_model
-from .passes import Lossy, ModelPass, Pass
-from .rewriter import ModelRewriter, Refusal, Remark, Rewriter
+from ..origin import OURS, Origin, origin
+from .attempt import Attempt
+from .check import TOLERANCE
+from .guard import Contained, Guard, said
+from .passes import AnyPass, Lossy
+from .rewriter import Refusal, Remark
 from .twin import Twin
-
-AnyPass = Pass | ModelPass
 
 
 @dataclass(frozen=True)
@@ -52,11 +54,25 @@ class Outcome:
 
 
 class PassFailed(ProofError):
-    """A pass made something else of the model; `before` is the model it was given."""
+    """A pass failed, or made something else of the model, which stays as it is in `before`.
 
-    def __init__(self, name: str, why: str, before: Model) -> None:
-        super().__init__(f"pass {name}: {why}")
-        self.name, self.before = name, before
+    `after` is what it had made by then; `block` and `node`, where they are known, are those that
+    it was given or touched last, and `plugin` is what brought it.
+    """
+
+    def __init__(
+        self,
+        pass_: AnyPass,
+        why: str,
+        before: Model,
+        after: Model | None = None,
+        place: tuple[str, str] = ("", ""),
+    ) -> None:
+        self.plugin: Origin | None = origin(type(pass_).__module__)
+        theirs = self.plugin is not None and self.plugin.distribution != OURS
+        super().__init__(f"pass {pass_.name}{f' of {self.plugin}' if theirs else ''}: {why}")
+        self.pass_, self.name, self.before, self.after = pass_, pass_.name, before, after
+        self.block, self.node = place
 
 
 @dataclass(frozen=True)
@@ -70,6 +86,10 @@ class Runner:
     """Compare numbers after every application; structure is checked in any case."""
     watch: Callable[[str], None] = lambda name: None
     """Called with the name of each pass before it runs."""
+    seconds: float = 60.0
+    """For the code of one pass, what is proved of it aside; see `guard` for where it holds."""
+    memory: int = 4 << 30
+    """Bytes that the code of a pass may take, beside what is in use."""
     _twins: dict[str, tuple[str, Twin]] = field(default_factory=dict)
 
     def run(self, model: Model, passes: Sequence[AnyPass]) -> tuple[Model, list[Outcome]]:
@@ -81,74 +101,37 @@ class Runner:
         return model, outcomes
 
     def apply(self, model: Model, pass_: AnyPass) -> tuple[Model, Outcome]:
-        """The model after one pass; raises `PassFailed` when an application is not proved."""
+        """The model after one pass; raises `PassFailed` when an application is not proved.
+
+        So does whatever goes wrong in the code of a pass, and one that does something else when it
+        runs again on the same model. Only what a user interrupts is let through.
+        """
         if isinstance(pass_.effect, Lossy):
             raise GraphError(f"pass {pass_.name} is lossy, and needs weights to be judged by")
-        after = model.copy()
-        remarks: list[Remark] = []
-        try:
-            if isinstance(pass_, ModelPass):
-                proofs, refusals = self._run_model(after, pass_)
-            else:
-                proofs, refusals = self._run_blocks(after, pass_, remarks)
-            verify(after)
-        except PassFailed:
-            raise
-        except ArchsmithError as error:
-            raise PassFailed(pass_.name, str(error), model) from error
-        except Exception as error:  # a plugin's own bug: say whose
-            why = f"{type(error).__name__}: {error}"
-            raise PassFailed(pass_.name, why, model) from error
-        return after, Outcome(
+        done = self._attempt(model)
+        with _blamed(model, pass_, done):
+            done.run(pass_)
+        again = self._attempt(model, judged=False)
+        with _blamed(model, pass_, again, "it is not deterministic: when it ran again, "):
+            again.run(pass_)
+        with _blamed(model, pass_, done):
+            _same(done, again)
+        return done.model, Outcome(
             pass_.name,
             str(pass_.effect),
             pass_.options(),
-            len(proofs),
-            tuple(dict.fromkeys(refusals)),
-            sum(proof.trials for proof in proofs),
-            max((proof.error for proof in proofs), default=0.0),
-            tuple(dict.fromkeys(remarks)),
+            len(done.proofs),
+            tuple(dict.fromkeys(done.refusals)),
+            sum(proof.trials for proof in done.proofs),
+            max((proof.error for proof in done.proofs), default=0.0),
+            tuple(dict.fromkeys(done.remarks)),
         )
 
-    def _run_model(self, after: Model, pass_: ModelPass) -> tuple[list[Proof], list[Refusal]]:
-        before = after.copy()
-        rewriter = ModelRewriter(after, self.ops, self.target)
-        pass_.run(rewriter)
-        rewriter.commit()
-        if print_model(before) == print_model(after):
-            return [], rewriter.refusals
-        for name, block in after.blocks.items():
-            check_types(block)
-            check_weights(before.blocks[name], block)
-        verify(after)
-        proof = prove_model(before, after, self.seed) if self.numeric else Proof(0, 0.0)
-        return [proof], rewriter.refusals
-
-    def _run_blocks(
-        self, after: Model, pass_: Pass, remarks: list[Remark]
-    ) -> tuple[list[Proof], list[Refusal]]:
-        proofs: list[Proof] = []
-        refusals: list[Refusal] = []
-        for block in after.blocks.values():
-            block.split(pass_.phases)
-            given = block.copy()
-            for phases in [p for p in block.graphs if set(p) <= set(pass_.phases)]:
-                before = self._twin(block)
-                rewriter = Rewriter(block, phases, self.ops, self.target, refusals, remarks)
-                for _ in pass_.applications(rewriter):
-                    rewriter.commit()
-                    made = self._twin(block)
-                    if made is before:
-                        continue
-                    if len(block.graphs) == 1:
-                        check_types(block)
-                    proofs.append(prove(before, made) if self.numeric else Proof(0, 0.0))
-                    before = made
-            # Only now have all phases their new weights and caches, and none the old ones.
-            check_types(block)
-            check_weights(given, block)
-            block.merge()
-        return proofs, refusals
+    def _attempt(self, model: Model, judged: bool = True) -> Attempt:
+        guard = Guard(self.seconds, self.memory)
+        return Attempt(
+            model.copy(), self.ops, self.target, guard, self._twin, self.seed, judged, self.numeric
+        )
 
     def _twin(self, block: Block) -> Twin:
         """The twin of a block as it is now: the last one, if nothing has changed since."""
@@ -156,3 +139,34 @@ class Runner:
         if self._twins.get(block.name, ("",))[0] != text:
             self._twins[block.name] = text, Twin.of_block(block.copy(), self.seed)
         return self._twins[block.name][1]
+
+
+@contextmanager
+def _blamed(before: Model, pass_: AnyPass, attempt: Attempt, why: str = "") -> Iterator[None]:
+    """Let what goes wrong in an attempt be a failure of its pass, with its place."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise
+    except Contained as error:
+        block, node = place = attempt.place(error.__cause__)
+        where = f"block {block}{f', at %{node}' if node else ''}: " if block else ""
+        raise PassFailed(pass_, f"{why}{where}{error}", before, attempt.model, place) from error
+    except ArchsmithError as error:
+        block, node = place = attempt.place()
+        change = f" (after a change at %{node})" if node else ""
+        raise PassFailed(pass_, f"{why}{error}{change}", before, attempt.model, place) from error
+    except BaseException as error:  # what it made is so wrong that it cannot be looked at
+        place = attempt.place(error)
+        raise PassFailed(pass_, f"{why}{said(error)}", before, attempt.model, place) from error
+
+
+def _same(first: Attempt, second: Attempt) -> None:
+    """Raise `ProofError` where two runs of a pass on the same model differ."""
+    texts = [print_model(attempt.model).splitlines() for attempt in (first, second)]
+    said_ = [[*map(str, (*a.refusals, *a.remarks))] for a in (first, second)]
+    for what, (was, now) in (("made", texts), ("said", said_)):
+        if was != now:
+            pairs = zip([*was, "nothing"], [*now, "nothing"], strict=False)
+            one, other = next((a.strip(), b.strip()) for a, b in pairs if a != b)
+            raise ProofError(f"it is not deterministic: it {what} `{one}`, and then `{other}`")

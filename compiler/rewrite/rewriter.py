@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..errors import GraphError
@@ -49,6 +49,10 @@ class Rewriter:
     target: Any = None
     refusals: list[Refusal] = field(default_factory=list)
     remarks: list[Remark] = field(default_factory=list)
+    at: str = ""
+    """The node that was matched or touched last; an error names it."""
+    elsewhere: frozenset[str] = frozenset()
+    """The tensors that other blocks read as well, such as an embedding that is the head too."""
     _renames: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -59,6 +63,11 @@ class Rewriter:
     @property
     def phase(self) -> str:
         return self.phases[0]
+
+    def trial(self) -> Rewriter:
+        """The same of a copy of the block: what is done there changes nothing here."""
+        block = self.block.copy()
+        return replace(self, block=block, refusals=[], remarks=[], _renames=dict(self._renames))
 
     @property
     def op(self) -> Build:
@@ -105,6 +114,7 @@ class Rewriter:
     def replace(self, old: Value | Sequence[Value], new: Value | Sequence[Value]) -> None:
         """Put `new` values in place of `old` ones, and drop what nothing reads any more."""
         first = self.graph.node(old if isinstance(old, Value) else old[0])
+        self.at = first.name
         self.graph.scope = first.scope
         self.graph.replace(_values(old), _values(new))
 
@@ -114,6 +124,7 @@ class Rewriter:
 
     def returns(self, *values: Value) -> None:
         """Let the block return these values, and drop what nothing reads any more."""
+        self.at = self.graph.node(values[0]).name if values else self.at
         before = self.graph.ancestors(self.graph.outputs)
         self.graph.outputs = values
         self.graph.prune(before)
@@ -129,13 +140,13 @@ class Rewriter:
         return dropped
 
     def refuse(self, node: Node | str, reason: str) -> None:
-        name = node if isinstance(node, str) else node.name
-        self.refusals.append(Refusal(self.block.name, name, reason))
+        self.at = node if isinstance(node, str) else node.name
+        self.refusals.append(Refusal(self.block.name, self.at, reason))
 
     def remark(self, node: Node | str, text: str) -> None:
         """Say of a change what it gains and costs; `explain` shows it."""
-        name = node if isinstance(node, str) else node.name
-        self.remarks.append(Remark(self.block.name, name, text))
+        self.at = node if isinstance(node, str) else node.name
+        self.remarks.append(Remark(self.block.name, self.at, text))
 
     def commit(self) -> None:
         """Settle the block after a pass: unread parameters and caches go, names are taken over."""
@@ -178,6 +189,8 @@ class ModelRewriter:
     ops: Mapping[str, type[Op]]
     target: Any = None
     refusals: list[Refusal] = field(default_factory=list)
+    last: Rewriter | None = None
+    """The one that was handed out last."""
 
     def layers(self) -> Iterator[Rewriter]:
         """A Rewriter for each graph of the blocks that are layers."""
@@ -186,8 +199,10 @@ class ModelRewriter:
                 yield from self.of(name)
 
     def of(self, block: str) -> Iterator[Rewriter]:
-        for phases in self.model.blocks[block].graphs:
-            yield Rewriter(self.model.blocks[block], phases, self.ops, self.target, self.refusals)
+        inside = self.model.blocks[block]
+        for phases in inside.graphs:
+            self.last = Rewriter(inside, phases, self.ops, self.target, self.refusals)
+            yield self.last
 
     def commit(self) -> None:
         for name in self.model.blocks:
