@@ -74,7 +74,7 @@ class Block:
         for graph in self.graphs.values():
             for node in graph.nodes():
                 for value in graph.operands(node):
-                    if value.name in self.params:
+                    if graph.node(value).kind == "param":  # a value may have the name of one
                         read.setdefault(value.name)
         self.params = {name: self.params[name] for name in read}
 
