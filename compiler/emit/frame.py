@@ -21,7 +21,7 @@ from .layout import WIDTH, statement
 TAKEN = frozenset(
     {
         *("F", "Any", "Cache", "Callable", "ClassVar", "Config", "Held", "Iterator", "LayerCache"),
-        *("Model", "Part", "Path", "Sequence", "Step", "Tensor"),
+        *("Made", "Model", "Part", "Path", "Sequence", "Step", "Tensor"),
     }
 )
 """What `model.py` and `weights.py` already call something."""

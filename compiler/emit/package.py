@@ -8,6 +8,7 @@ from textwrap import wrap
 from typing import Any
 
 from ..errors import PluginError
+from ..ir.computed import computed
 from ..ir.count import cache_bytes, parameters
 from ..ir.dims import Which
 from ..ir.model import EMBED, HEAD, Param
@@ -27,6 +28,7 @@ TEMPLATES = (
     "__init__.py",
     "cache.py",
     "checkpoint.py",
+    "computed.py",
     "generate.py",
     "kernels.py",
     "model.py",
@@ -100,6 +102,8 @@ def emit(
         "tests/test_package.py": render(templates["test_package.py"], values),
         "README.md": render(templates["README.md"], values, python=False),
     }
+    if values["tensors"].computed:
+        files["computed.py"] = render(templates["computed.py"], values)
     if module.windowed:
         files["ring.py"] = render(templates["ring.py"], values)
     files |= kernel_files(plan, values)
@@ -162,6 +166,15 @@ class _Tensors:
     def copies(self) -> Source:
         items = ", ".join(f"{string(k)}: {string(v)}" for k, v in sorted(self.pairs.items()))
         return Source(tuple(statement(f"COPIES: dict[str, str] = {{{items}}}", 0)))
+
+    @property
+    def computed(self) -> Source | None:
+        """The import of what computes parameters of tensors, where any is more than moved."""
+        blocks = self.module.plan.model.blocks.values()
+        programs = [param.program for block in blocks for param in block.params.values()]
+        steps = {step.function for program in programs for step in computed(program)}
+        names = ", ".join(["Made", *sorted({*steps, "gains", "only_moved", "read_gains"})])
+        return Source((f"from .computed import {names}",)) if steps else None
 
     @property
     def before(self) -> Source:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
 from ..errors import GraphError
+from ..ir.computed import Computed, Rotate, Scale, rotated, scaled
 from ..ir.dims import Dim, Which
 from ..ir.model import Param
 from ..ir.weights import Concat, Each, Flatten, Indexed, Program, Ref, Slice, Transpose, Unflatten
-from ..schedule.code import Code, as_code, name, string
+from ..schedule.code import Code, as_code, call, name, string, tuple_of
 from .layout import statement
 
 INDEX = {"layer": "i", "expert": "e"}
@@ -68,7 +69,9 @@ class View:
         """The view at one index or slice of an axis, counted among the axes that are left."""
         items = list(self.items)
         at = [i for i, old in enumerate(items) if isinstance(old, slice)]
-        if axis < len(at) and items[at[axis]] == slice(None):
+        whole = axis < len(at) and items[at[axis]] == slice(None)
+        from_first = axis < len(at) and isinstance(item, Code) and items[at[axis]].start is None
+        if whole or from_first:
             items[at[axis]] = item
             return replace(self, items=tuple(items))
         if axis < len(at):
@@ -85,6 +88,10 @@ class Held:
     view: View
     part: View | None = None
     shape: tuple[int, ...] = ()
+    steps: tuple[str, ...] = ()
+    """What is computed on the way to the view; it cannot be undone."""
+    gains: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    """The tensors that it is computed with, and their shapes."""
     loops: tuple[tuple[str, int], ...] = ()
 
 
@@ -129,35 +136,98 @@ def held(program: Program, view: View, which: Which) -> Iterator[Held]:
                 yield replace(inner, loops=((variable, count.at(which)), *inner.loops))
         case Slice():
             yield _taken(program, view, which)
+        case Computed():
+            inward = _inward(program)
+            if isinstance(inward, Computed):
+                yield _taken(program, view, which)
+            else:
+                yield from held(inward, view, which)
         case _:
             raise GraphError(f"{program} cannot be loaded")
 
 
+def _inward(program: Computed) -> Program:
+    """The same program, computed as near to its tensors as it can be."""
+    match program:
+        case Scale(of, axis, by, offset):
+            return scaled(of, axis, by, offset)
+        case Rotate(of, axis):
+            return rotated(of, axis)
+    raise GraphError(f"{program} cannot be loaded")
+
+
 def _taken(program: Program, view: View, which: Which) -> Held:
-    """What is made of one tensor: the view holds an expression of `whole`, itself a view."""
-    steps: list[Program] = []
-    while not isinstance(program, Ref):
-        steps.append(program)
-        if len(program.parts) != 1 or isinstance(program, Indexed):
-            raise GraphError(f"{program} cannot be loaded: a part of what is joined from several")
-        program = program.parts[0]
-    part = View.of(name("whole"), len(program.shape))
-    for step in reversed(steps):
-        match step:
-            case Slice(_, axis, start, length):
-                first = start.at(which)
-                part = part.slice(axis, first or None, first + length.at(which))
-            case Unflatten(_, axis, into):
-                part = part.unflatten(axis, tuple(d.at(which) for d in into))
-            case Flatten(_, axis):
-                flat = part.flatten(axis, 2)
-                if flat is None:
-                    raise GraphError(f"{step} cannot be loaded: it is no view of its tensor")
-                part = flat
-            case Transpose(_, order):
-                part = part.permute(order)
-    shape = tuple(d.at(which) for d in program.shape)
-    return Held(program.name, view, part, shape)
+    """What is made of one tensor: the view holds an expression of `whole`.
+
+    Where nothing computes it is a view itself; else it is one of `given`: the tensor, then gains.
+    """
+    steps: list[Computed] = []
+    inner = program
+    while not isinstance(inner, Ref):
+        steps += [inner] if isinstance(inner, Computed) else []
+        inner = _inside(inner)
+    gains = [step.by for step in reversed(steps) if isinstance(step, Scale)]
+    tensors = [_tensor(gain) for gain in gains]
+    codes = [name("given")[as_code(i)] for i in range(1 + len(gains))]
+    factors = [
+        _made(gain, code, which).written() for gain, code in zip(gains, codes[1:], strict=True)
+    ]
+    part = _made(program, codes[0] if steps else name("whole"), which, factors)
+    return Held(
+        inner.name,
+        view,
+        part,
+        _shape(inner, which),
+        tuple(step.function for step in reversed(steps)),
+        tuple((tensor.name, _shape(tensor, which)) for tensor in tensors),
+    )
+
+
+def _made(program: Program, whole: Code, which: Which, factors: Sequence[Code] = ()) -> View:
+    """The expression of a program's one tensor, scaled by `factors`, of which the inmost is first."""
+    if isinstance(program, Ref):
+        return View.of(whole, len(program.shape))
+    rest = factors[:-1] if isinstance(program, Scale) else factors
+    part = _made(_inside(program), whole, which, rest)
+    match program:
+        case Slice(_, axis, start, length):
+            first = start.at(which)
+            return part.slice(axis, first or None, first + length.at(which))
+        case Unflatten(_, axis, into):
+            return part.unflatten(axis, tuple(d.at(which) for d in into))
+        case Transpose(_, order):
+            return part.permute(order)
+        case Scale(_, axis, _, offset):
+            gain = factors[-1] + as_code(offset) if offset else factors[-1]
+            return View.of(call(program.function, part.written(), axis, gain), len(program.shape))
+        case Rotate(_, axis):
+            return View.of(call(program.function, part.written(), axis), len(program.shape))
+        case Flatten(_, axis):
+            if flat := part.flatten(axis, 2):
+                return flat
+    raise GraphError(f"{program} cannot be loaded: it is no view of its tensor")
+
+
+def _inside(program: Program) -> Program:
+    """The one program that another is made of, gains aside."""
+    if isinstance(program, Computed):
+        return program.of
+    if len(program.parts) != 1 or isinstance(program, Indexed):
+        raise GraphError(f"{program} cannot be loaded: a part of what is joined from several")
+    return program.parts[0]
+
+
+def _tensor(gain: Program) -> Ref:
+    """The tensor that a gain is a part of."""
+    while not isinstance(gain, Ref):
+        if isinstance(gain, Computed):
+            raise GraphError(f"{gain} cannot be loaded: a gain is not computed")
+        gain = _inside(gain)
+    return gain
+
+
+def _shape(tensor: Ref, which: Which) -> tuple[int, ...]:
+    return tuple(d.at(which) for d in tensor.shape)
 
 
 def table(params: Mapping[str, Param], owner: str, which: Which, indent: int) -> list[str]:
@@ -169,7 +239,8 @@ def table(params: Mapping[str, Param], owner: str, which: Which, indent: int) ->
             param.program, View.of(name(f"{owner}.{key}"), len(param.program.shape)), which
         )
     ]
-    prefix = common_prefix([item.tensor for item in found])
+    read = [tensor for item in found for tensor in (item.tensor, *(gain for gain, _ in item.gains))]
+    prefix = common_prefix(read)
     lines: list[str] = []
     if prefix:
         lines += statement(f"at = {_format(prefix, '')}", indent)
@@ -182,10 +253,19 @@ def table(params: Mapping[str, Param], owner: str, which: Which, indent: int) ->
                 lines.append(f"{' ' * (indent + 4 * i)}for {variable} in range({count}):")
         text = f"yield {_format(item.tensor, prefix)}, {item.view.written().text}"
         if item.part is not None:
-            whole = f"({', '.join(map(str, item.shape))},)"
-            text += f", Part({whole}, lambda whole: {item.part.written().text})"
+            text += f", {_part(item, item.part, prefix)}"
         lines += statement(text, depth)
     return lines
+
+
+def _part(item: Held, part: View, prefix: str) -> str:
+    """How a view is made of its tensor."""
+    whole = tuple_of(*item.shape).text
+    if not item.steps:
+        return f"Part({whole}, lambda whole: {part.written().text})"
+    made = f"Made({whole}, {string(', '.join(item.steps))}, lambda given: {part.written().text}"
+    gains = [f"({_format(gain, prefix)}, {tuple_of(*shape).text})" for gain, shape in item.gains]
+    return f"{made}, ({', '.join(gains)},))" if gains else f"{made})"
 
 
 def common_prefix(tensors: list[str]) -> str:

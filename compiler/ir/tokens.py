@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import GraphError
+from .computed import Rotate, Scale
 from .dims import Dim
 from .types import TensorType
 from .weights import Concat, Each, Flatten, Program, Ref, Slice, Stack, Transpose, Unflatten
@@ -61,6 +62,12 @@ class Tokens:
         if not _WHOLE.fullmatch(number):
             raise GraphError(f"{number} is no integer")
         return int(number)
+
+    def real(self) -> float:
+        number = self.number()
+        if "~" in number:
+            raise GraphError(f"{number} counts nothing, so it has no probe")
+        return float(number)
 
     def string(self) -> str:
         text = self._next("string", "a string in quotes")
@@ -144,6 +151,10 @@ _PROGRAMS: dict[str, Callable[[Tokens], Program]] = {
     ),
     "flatten": lambda t: Flatten(t.program(), t.then(t.integer)),
     "transpose": lambda t: Transpose(t.program(), t.then(lambda: t.tuple_of(t.integer))),
+    "scale": lambda t: Scale(
+        t.program(), t.then(t.integer), t.then(t.program), t.real() if t.skip(",") else 0.0
+    ),
+    "rotate": lambda t: Rotate(t.program(), t.then(t.integer)),
 }
 
 

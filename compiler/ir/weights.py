@@ -125,7 +125,7 @@ class Concat(Program):
         if not self.of:
             raise GraphError("concat joins nothing")
         first = self.of[0].shape
-        _check_axis(self.axis, first)
+        check_axis(self.axis, first)
         for part in self.of[1:]:
             same = part.shape[: self.axis] == first[: self.axis]
             if not same or part.shape[self.axis + 1 :] != first[self.axis + 1 :]:
@@ -161,7 +161,7 @@ class Slice(Program):
     length: Dim
 
     def __post_init__(self) -> None:
-        _check_axis(self.axis, self.of.shape)
+        check_axis(self.axis, self.of.shape)
         rest = self.of.shape[self.axis] - self.start - self.length
         if min(rest.size, rest.probe, self.start.size) < 0:
             raise GraphError(f"{self} passes the end of ({_items(self.of.shape)})")
@@ -192,7 +192,7 @@ class Unflatten(Program):
     into: Shape
 
     def __post_init__(self) -> None:
-        _check_axis(self.axis, self.of.shape)
+        check_axis(self.axis, self.of.shape)
         if product(self.into) != self.of.shape[self.axis]:
             raise GraphError(f"({_items(self.into)}) is not {self.of.shape[self.axis]}")
 
@@ -220,7 +220,7 @@ class Flatten(Program):
     axis: int
 
     def __post_init__(self) -> None:
-        _check_axis(self.axis, self.of.shape[:-1])
+        check_axis(self.axis, self.of.shape[:-1])
 
     @property
     def shape(self) -> Shape:
@@ -265,7 +265,7 @@ class Transpose(Program):
         return f"transpose({self.of}, ({', '.join(map(str, self.order))}))"
 
 
-def _check_axis(axis: int, shape: Shape) -> None:
+def check_axis(axis: int, shape: Shape) -> None:
     if not 0 <= axis < len(shape):
         raise GraphError(f"axis {axis} is none of the {len(shape)} there are")
 

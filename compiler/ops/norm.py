@@ -12,7 +12,7 @@ from ..ir.types import TensorType
 
 @dataclass(frozen=True)
 class RmsNorm(Op):
-    """Divide each row by its root mean square, then multiply by `weight + offset`.
+    """Divide each row by its root mean square, then multiply by `weight + offset`, if there is one.
 
     arXiv:1910.07467, equation 4; `offset` is 1 where a checkpoint stores the weight less one.
     """
@@ -22,16 +22,20 @@ class RmsNorm(Op):
     eps: float
     offset: float = 0.0
 
-    def infer(self, x: TensorType, weight: TensorType) -> TensorType:
+    def infer(self, x: TensorType, weight: TensorType | None = None) -> TensorType:
+        if weight is None:
+            require(self.offset == 0.0, f"{self.offset} is added to no weight")
+            return x
         require(weight.shape == x.shape[-1:], f"weight {weight} does not span the last axis of {x}")
         return x
 
     def initial(self, operand: str) -> str:
         return "zeros" if self.offset == 1.0 else "ones"
 
-    def reference(self, x: Array, weight: Array) -> Array:
+    def reference(self, x: Array, weight: Array | None = None) -> Array:
         mean_square = np.mean(x * x, axis=-1, keepdims=True)
-        return x / np.sqrt(mean_square + self.eps) * (weight + self.offset)
+        normed = x / np.sqrt(mean_square + self.eps)
+        return normed if weight is None else normed * (weight + self.offset)
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ class AddRmsNorm(Op):
     offset: float = 0.0
 
     def infer(
-        self, x: TensorType, residual: TensorType, weight: TensorType
+        self, x: TensorType, residual: TensorType, weight: TensorType | None = None
     ) -> tuple[TensorType, TensorType]:
         require(x == residual, f"residual {residual} differs from {x}")
         return x, RmsNorm(self.eps, self.offset).infer(x, weight)
@@ -52,6 +56,8 @@ class AddRmsNorm(Op):
     def initial(self, operand: str) -> str:
         return RmsNorm(self.eps, self.offset).initial(operand)
 
-    def reference(self, x: Array, residual: Array, weight: Array) -> tuple[Array, Array]:
+    def reference(
+        self, x: Array, residual: Array, weight: Array | None = None
+    ) -> tuple[Array, Array]:
         total = x + residual
         return total, RmsNorm(self.eps, self.offset).reference(total, weight)

@@ -22,15 +22,27 @@ class TorchAddRmsNorm(Kernel):
     def cost(
         self, op: AddRmsNorm, operands: tuple[TensorType, ...], sizes: Sizes, target: Target
     ) -> Cost:
-        """After the sum, nine steps that read or write rows in float32 that no step keeps."""
-        between = Cost(bytes=8 * 4 * sizes.count(operands[0]), launches=10)
+        """After the sum, nine steps that read or write rows in float32 that no step keeps, or
+        seven where no gain is widened and multiplied with."""
+        gain = len(operands) > 2
+        kept = 4 * sizes.count(operands[0])
+        between = Cost(bytes=(8 if gain else 6) * kept, launches=10 if gain else 8)
         return op.cost(sizes, *operands) + between
 
     def call(
-        self, op: AddRmsNorm, x: Code, residual: Code, weight: Code, *, phases: tuple[str, ...]
+        self,
+        op: AddRmsNorm,
+        x: Code,
+        residual: Code,
+        weight: Code | None = None,
+        *,
+        phases: tuple[str, ...],
     ) -> Code:
         offset = {"offset": op.offset} if op.offset else {}
         return call("add_rms_norm", x, residual, weight, eps=op.eps, **offset)
+
+    def values(self, uses: tuple[Use, ...], target: Target) -> Mapping[str, Any]:
+        return {"gainless": any(len(use.operands) < 3 for use in uses)}
 
 
 class TritonAddRmsNorm(Kernel):
@@ -55,4 +67,8 @@ class TritonAddRmsNorm(Kernel):
         return {"TILES": by_width(uses)}
 
     def values(self, uses: tuple[Use, ...], target: Target) -> Mapping[str, Any]:
-        return {"masked": masked(uses), "offset": any(use.op.offset for use in uses)}
+        return {
+            "masked": masked(uses),
+            "offset": any(use.op.offset for use in uses),
+            "gainless": any(len(use.operands) < 3 for use in uses),
+        }

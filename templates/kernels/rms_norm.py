@@ -22,13 +22,21 @@ class TorchRmsNorm(Kernel):
     def cost(
         self, op: RmsNorm, operands: tuple[TensorType, ...], sizes: Sizes, target: Target
     ) -> Cost:
-        """Nine steps, each of which reads or writes rows in float32 that no step keeps."""
-        between = Cost(bytes=8 * 4 * sizes.count(operands[0]), launches=9)
+        """Nine steps, each of which reads or writes rows in float32 that no step keeps, or seven
+        where no gain is widened and multiplied with."""
+        gain = len(operands) > 1
+        kept = 4 * sizes.count(operands[0])
+        between = Cost(bytes=(8 if gain else 6) * kept, launches=9 if gain else 7)
         return op.cost(sizes, *operands) + between
 
-    def call(self, op: RmsNorm, x: Code, weight: Code, *, phases: tuple[str, ...]) -> Code:
+    def call(
+        self, op: RmsNorm, x: Code, weight: Code | None = None, *, phases: tuple[str, ...]
+    ) -> Code:
         offset = {"offset": op.offset} if op.offset else {}
         return call("rms_norm", x, weight, eps=op.eps, **offset)
+
+    def values(self, uses: tuple[Use, ...], target: Target) -> Mapping[str, Any]:
+        return {"gainless": any(len(use.operands) < 2 for use in uses)}
 
 
 class TritonRmsNorm(Kernel):
@@ -51,4 +59,8 @@ class TritonRmsNorm(Kernel):
         return {"TILES": by_width(uses)}
 
     def values(self, uses: tuple[Use, ...], target: Target) -> Mapping[str, Any]:
-        return {"masked": masked(uses), "offset": any(use.op.offset for use in uses)}
+        return {
+            "masked": masked(uses),
+            "offset": any(use.op.offset for use in uses),
+            "gainless": any(len(use.operands) < 2 for use in uses),
+        }

@@ -43,6 +43,16 @@ def test_a_stored_weight_may_be_less_by_one(width: int) -> None:
     assert max(differ(*one), differ(*other)) < CLOSE["float32"]
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("width", WIDTHS)
+def test_rows_may_be_normed_alone(width: int, dtype: str) -> None:
+    row = f"[B, T, {width}]"
+    for sizes in ROWS:
+        norm = interpreted("triton.rms_norm", RmsNorm(1e-6), [row], sizes, dtype=dtype)
+        fused = interpreted("triton.add_rms_norm", AddRmsNorm(1e-5), [row, row], sizes, dtype=dtype)
+        assert max(differ(*norm), differ(*fused)) < CLOSE[dtype]
+
+
 BROKEN = {
     "a square is left out": ("tl.sum(x * x", "tl.sum(x"),
     "the mean is over the tile": (" / N + EPS", " / BLOCK + EPS"),

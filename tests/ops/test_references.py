@@ -210,6 +210,8 @@ def test_rms_norm_is_pytorchs() -> None:
         total, normed = AddRmsNorm(eps, offset=1.0).reference(x, residual, weight)
         same(total, x + residual)
         same(normed, F.rms_norm(tensor(total), (12,), tensor(weight) + 1.0, eps))
+        same(RmsNorm(eps).reference(x), F.rms_norm(tensor(x), (12,), eps=eps))
+        same(AddRmsNorm(eps).reference(x, residual)[1], F.rms_norm(tensor(total), (12,), eps=eps))
 
 
 THEIRS = {
