@@ -41,7 +41,11 @@ class Report:
             "parameters": self.parameters,
             "cache_bytes_per_token": self.cache_bytes_per_token,
             "passes": [
-                {**outcome.certificate(SEED), "largest_error": outcome.error}
+                {
+                    **outcome.certificate(SEED),
+                    "largest_error": outcome.error,
+                    "loss": outcome.loss,
+                }
                 for outcome in self.outcomes
             ],
             "package": None

@@ -14,10 +14,18 @@ from .rewriter import ModelRewriter, Rewriter
 
 @dataclass(frozen=True)
 class Lossy:
-    """The effect of a pass that changes results: by what metric, and how much it may."""
+    """The effect of a pass that changes results: by what metric, and how much it may.
+
+    What is lost is measured on a checkpoint, on text that the model before the pass writes: "kl" in
+    nats a token, "perplexity" by which part of itself it grows, "logits" as the largest difference
+    by the largest logit.
+    """
 
     metric: str
     budget: float
+
+    def __str__(self) -> str:
+        return f"lossy, {self.metric} at most {self.budget:g}"
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,9 @@ from .passes import AnyPass, Lossy
 from .rewriter import Refusal, Remark
 from .twin import Twin
 
+Judge = Callable[[Model, Model], Mapping[str, float]]
+"""Of a model before and after a pass, what was lost by each metric."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -33,6 +36,8 @@ class Outcome:
     error: float
     remarks: tuple[Remark, ...] = ()
     """What applications gained and cost, in words."""
+    loss: float | None = None
+    """Of a lossy pass, by its own metric, where it was applied."""
 
     def certificate(self, seed: int) -> dict[str, Any]:
         """What the package says of it; measured errors vary by machine and stay out."""
@@ -45,12 +50,17 @@ class Outcome:
                 {"block": r.block, "node": r.node, "reason": r.reason} for r in self.refusals
             ],
             "proof": {
-                "method": "float64 twin" if self.trials else "structure",
+                "method": self._method(),
                 "trials": self.trials,
                 "seed": seed,
                 "tolerance": TOLERANCE,
             },
         }
+
+    def _method(self) -> str:
+        if self.loss is not None:
+            return "loss on a checkpoint"
+        return "float64 twin" if self.trials else "structure"
 
 
 class PassFailed(ProofError):
@@ -90,6 +100,8 @@ class Runner:
     """For the code of one pass, what is proved of it aside; see `guard` for where it holds."""
     memory: int = 4 << 30
     """Bytes that the code of a pass may take, beside what is in use."""
+    judge: Judge | None = None
+    """Measures what lossy passes lose; without, none of them may run."""
     _twins: dict[str, tuple[str, Twin]] = field(default_factory=dict)
 
     def run(self, model: Model, passes: Sequence[AnyPass]) -> tuple[Model, list[Outcome]]:
@@ -106,9 +118,13 @@ class Runner:
         So does whatever goes wrong in the code of a pass, and one that does something else when it
         runs again on the same model. Only what a user interrupts is let through.
         """
-        if isinstance(pass_.effect, Lossy):
-            raise GraphError(f"pass {pass_.name} is lossy, and needs weights to be judged by")
-        done = self._attempt(model)
+        lossy = isinstance(pass_.effect, Lossy)
+        if lossy and self.judge is None:
+            raise GraphError(
+                f"pass {pass_.name} is lossy ({pass_.effect}), and needs weights to be judged by\n"
+                "  = help: `archsmith build --weights CHECKPOINT` measures what it loses"
+            )
+        done = self._attempt(model, numeric=self.numeric and not lossy)
         with _blamed(model, pass_, done):
             done.run(pass_)
         again = self._attempt(model, judged=False)
@@ -116,6 +132,7 @@ class Runner:
             again.run(pass_)
         with _blamed(model, pass_, done):
             _same(done, again)
+            loss = self._loss(pass_.effect, model, done) if done.proofs else None
         return done.model, Outcome(
             pass_.name,
             str(pass_.effect),
@@ -125,12 +142,24 @@ class Runner:
             sum(proof.trials for proof in done.proofs),
             max((proof.error for proof in done.proofs), default=0.0),
             tuple(dict.fromkeys(done.remarks)),
+            loss,
         )
 
-    def _attempt(self, model: Model, judged: bool = True) -> Attempt:
+    def _loss(self, effect: str | Lossy, before: Model, done: Attempt) -> float | None:
+        """What a lossy pass loses by its own metric; raises `ProofError` past its budget."""
+        if not isinstance(effect, Lossy) or self.judge is None:
+            return None
+        losses = self.judge(before, done.model)
+        if effect.metric not in losses:
+            raise ProofError(f"{effect.metric} is not measured; there are {', '.join(losses)}")
+        if not (loss := losses[effect.metric]) <= effect.budget:
+            raise ProofError(f"{effect.metric} is {loss:.3g}, its budget is {effect.budget:g}")
+        return loss
+
+    def _attempt(self, model: Model, judged: bool = True, numeric: bool = False) -> Attempt:
         guard = Guard(self.seconds, self.memory)
         return Attempt(
-            model.copy(), self.ops, self.target, guard, self._twin, self.seed, judged, self.numeric
+            model.copy(), self.ops, self.target, guard, self._twin, self.seed, judged, numeric
         )
 
     def _twin(self, block: Block) -> Twin:
