@@ -7,11 +7,8 @@ from pathlib import Path
 
 from .driver import Compiler
 from .errors import ArchsmithError
+from .ir.cost import USUAL_CONTEXT
 from .schedule.forecast import Demand, Forecast, forecast
-
-CONTEXT = 4096
-"""Tokens of a row where nothing is said of them, and where the model takes so many."""
-
 
 def forecasts(
     specs: Sequence[Path],
@@ -44,6 +41,6 @@ def forecasts(
                 )
             _, passes = compiler.passes(pipeline or spec.pipeline)
             model, _ = compiler.rewrite(compiler.build(spec), passes)
-            length = context or min(CONTEXT, spec.max_positions)
+            length = context or min(USUAL_CONTEXT, spec.max_positions)
             found.append(forecast(compiler.schedule(model), Demand(batch, length, bits)))
     return found

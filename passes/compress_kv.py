@@ -1,17 +1,20 @@
-"""Cache what keys and values are made of, where that is smaller than they are."""
+"""Cache what keys and values are made of, where that is smaller and no slower to attend to."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import count
 
-from ..compiler.ir.cut import cheapest_cut, held_bytes
+from ..compiler.ir.cut import Cut, cheapest_cuts, made_of
 from ..compiler.ir.dims import CONTEXT
 from ..compiler.ir.graph import Value
-from ..compiler.ops.attention import Cached
+from ..compiler.ops.attention import Attend, Cached
+from ..compiler.rewrite.absorption import absorb
 from ..compiler.rewrite.passes import Pass
 from ..compiler.rewrite.rewriter import Rewriter
+from ..compiler.rewrite.worth import better, compared
 
 
 @dataclass(frozen=True)
@@ -27,59 +30,107 @@ class CompressKv(Pass):
 
     By the law of caches, f(cached(x), cached(y)) = cached(f(x, y)). What is kept is a minimum cut
     of the graph between the block's input and attention, so no model is known by name. Reading the
-    context then costs f on all of its rows, until a further pass absorbs f into the query.
+    context then costs f on all of its rows, unless f can be absorbed into the query and the result:
+    what makes a step of decoding slower either way is left alone.
     """
 
     name = "compress-kv"
 
     def run(self, rewriter: Rewriter) -> None:
-        cut = cheapest_cut(rewriter.block)
-        if not cut.read:
-            return
+        cuts = cheapest_cuts(rewriter.block)
         if len(rewriter.block.graphs) > 1:
-            rewriter.refuse(rewriter.graph.node(cut.read[0]), "its phases have unlike graphs")
+            for cut in cuts:
+                rewriter.refuse(cut.read[0].name, "its phases have unlike graphs")
             return
-        held = held_bytes(rewriter.block)
-        # Values of the context are caches already: of another attention, perhaps.
-        fresh = tuple(value for value in cut.values if CONTEXT not in value.type.shape)
-        if cut.bytes >= held or not fresh:
-            least = f"its caches hold {held} bytes a token, and nothing smaller makes them again"
-            rewriter.refuse(rewriter.graph.node(cut.read[0]), least)
-            return
-        rewriter.beside(cut.read[0])
-        made = {value: value for value in cut.values if value not in fresh}
-        made |= zip(fresh, _kept(rewriter, fresh), strict=True)
-        kept = {rewriter.graph.node(value).name for value in cut.values}
-        reader = rewriter.graph.node(cut.read[0]).name
-        again = tuple(_again(rewriter, value, made, kept) for value in cut.read)
-        rewriter.replace(cut.read, again)
-        names = " and ".join(f"%{value.name}" for value in fresh)
-        redone = len(set(made.values())) - len(cut.values)
-        rewriter.remark(
-            reader,
-            f"{cut.bytes} bytes a token are kept of {held}: {names}; {redone} values of the context"
-            " are made again at each step",
-        )
+        for cut in cuts:
+            node = rewriter.graph.node(cut.read[0])
+            if reason := _not_worth(rewriter, cut):
+                rewriter.refuse(node, reason)
+            else:
+                redone = _compress(rewriter, cut)
+                names = " and ".join(f"%{value.name}" for value in _fresh(cut))
+                again = f"{redone} values of the context are made again at each step, or absorbed"
+                rewriter.remark(
+                    node,
+                    f"{cut.bytes} bytes a token are kept of {cut.held}: {names}; "
+                    + (again if redone else "nothing is made again"),
+                )
+
+
+def _not_worth(rewriter: Rewriter, cut: Cut) -> str:
+    """Why the caches stay as they are, or nothing."""
+    # Values of the context are caches already: of another attention, perhaps.
+    if cut.bytes >= cut.held or not _fresh(cut):
+        return f"its caches hold {cut.held} bytes a token, and nothing smaller makes them again"
+    made = rewriter.trial()
+    _compress(made, cut)
+    absorbed = made.trial()
+    attentions = [node for name in cut.readers if (node := absorbed.graph.get(name))]
+    why = [absorb(absorbed, node) for node in attentions if isinstance(node.op, Attend)]
+    before = rewriter.graph
+    was, now = compared(before, made.graph, "decode", rewriter.target)
+    if not better(was, now, "decode"):
+        return ""
+    least = f"{cut.bytes} bytes a token would do for {cut.held}, but a step of decoding takes {now}"
+    least += f" to make them again, where it takes {was}"
+    if any(why):
+        return f"{least}; they are not absorbed: {next(filter(None, why))}"
+    was, now = compared(before, absorbed.graph, "decode", rewriter.target)
+    return f"{least}, and {now} to absorb them, for {was}" if better(was, now, "decode") else ""
+
+
+def _fresh(cut: Cut) -> tuple[Value, ...]:
+    return tuple(value for value in cut.values if CONTEXT not in value.type.shape)
+
+
+def _compress(rewriter: Rewriter, cut: Cut) -> int:
+    """Cache the cut in place of what is read; returns how many values are made of it again."""
+    rewriter.beside(cut.read[0])
+    fresh = _in_order(rewriter, cut)
+    made = {value: value for value in cut.values if value not in fresh}
+    made |= zip(fresh, _kept(rewriter, fresh), strict=True)
+    kept = {rewriter.graph.node(value).name for value in cut.values}
+    rewriter.replace(cut.read, tuple(_again(rewriter, value, made, kept) for value in cut.read))
+    for node in (node for name in cut.readers if (node := rewriter.graph.get(name))):
+        _, k, v, *_ = operands = rewriter.graph.operands(node)
+        if isinstance(node.op, Attend) and k == v and not node.op.value_in_key:
+            whole = replace(node.op, value_in_key=True)
+            rewriter.replace(node.results[0], rewriter.add(whole, *operands, name="out"))
+    return len(set(made.values())) - len(cut.values)
+
+
+def _in_order(rewriter: Rewriter, cut: Cut) -> tuple[Value, ...]:
+    """What values alone are made of, what keys are too, and the rest: both are neighbours then."""
+    key, *others = cut.read[:2]
+    of_key = made_of(rewriter.graph, key, cut.values)
+    of_value = {v for value in others for v in made_of(rewriter.graph, value, cut.values)}
+    return tuple(sorted(_fresh(cut), key=lambda value: (value in of_key) - (value in of_value)))
 
 
 def _kept(rewriter: Rewriter, values: tuple[Value, ...]) -> Sequence[Value]:
     """The rows of the context of each value: in one cache where they are rows of numbers."""
     (positions,) = (value for value in rewriter.graph.inputs if value.name == "positions")
     stems = [_stem(value.name) for value in values]
+
+    def cached(value: Value, stem: str, name: str) -> Value:
+        rows = rewriter.add(Cached(stem), value, positions, name=name)
+        rewriter.cache(stem, rows.type)
+        kept: Value = rows
+        return kept
+
     if len(values) > 1 and all(len(value.type.row) == 1 for value in values):
         row = rewriter.op.concat(*values, name="kv")
-        cache = next(name for name in ("kv", "kv_2") if name not in rewriter.block.caches)
-        row = rewriter.add(Cached(cache), row, positions, name="kv")
-        rewriter.cache(cache, row.type)
+        row = cached(row, _unused(rewriter, "kv"), "kv")
         sizes = tuple(value.type.row[0] for value in values)
         parts: Sequence[Value] = rewriter.op.split(row, sizes=sizes, name=stems)
         return parts
-    found = []
-    for value, stem in zip(values, stems, strict=True):
-        cache = stem if stems.count(stem) == 1 else value.name
-        found.append(rewriter.add(Cached(cache), value, positions, name=stem))
-        rewriter.cache(cache, found[-1].type)
-    return found
+    return [cached(v, _unused(rewriter, s), s) for v, s in zip(values, stems, strict=True)]
+
+
+def _unused(rewriter: Rewriter, stem: str) -> str:
+    """A name that no cache of the block has."""
+    names = (stem if i == 1 else f"{stem}_{i}" for i in count(1))
+    return next(name for name in names if name not in rewriter.block.caches)
 
 
 def _again(rewriter: Rewriter, value: Value, made: dict[Value, Value], kept: set[str]) -> Value:

@@ -9,6 +9,10 @@ from .dims import BATCH, CONTEXT, TOKENS
 from .types import BYTES, TensorType
 
 
+USUAL_CONTEXT = 4096
+"""Tokens of a row where nothing is said of them."""
+
+
 @dataclass(frozen=True)
 class Sizes:
     """The axes that no graph knows: what one call is given."""
@@ -18,6 +22,11 @@ class Sizes:
     """New tokens of each row."""
     context: int
     """Tokens of each row once the call is made: those before it, and its own."""
+
+    @classmethod
+    def usual(cls, phase: str, batch: int = 1, context: int = USUAL_CONTEXT) -> Sizes:
+        """A call of a phase: in decode all tokens but one are cached, otherwise none is."""
+        return cls(batch, 1 if phase == "decode" else context, context)
 
     def count(self, type: TensorType) -> int:
         """The elements of a value."""

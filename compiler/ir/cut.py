@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 import networkx as nx
 
-from .dims import CONTEXT
+from .dims import CONTEXT, TOKENS
 from .graph import Graph, Node, Value
 from .model import Block, Model
 from .reach import caches_read, windows
@@ -15,29 +16,31 @@ from .types import BYTES
 
 @dataclass(frozen=True)
 class Cut:
-    """Values that together determine all that attention reads of a token."""
+    """Values that together determine all that some attentions read of a token."""
 
     values: tuple[Value, ...]
-    bytes: int
-    """Of one token's rows of them."""
     read: tuple[Value, ...]
     """What is read of the context, keys and values, and can be made again of them."""
+    readers: tuple[str, ...]
+    """The nodes that read it."""
+    held: int
+    """Bytes of one token's rows in the caches that are read now."""
+
+    @property
+    def bytes(self) -> int:
+        """Of one token's rows of the values."""
+        return sum(map(_bytes, self.values))
 
 
 def best_cache_bytes(model: Model) -> int:
     """Bytes that one more token must cost in the caches of all layers, at long context."""
-    best = {name: cheapest_cut(block).bytes for name, block in model.blocks.items()}
+    best = {
+        name: sum(cut.bytes for cut in cheapest_cuts(block)) for name, block in model.blocks.items()
+    }
     return sum(count * best[name] for name, count in model.schedule)
 
 
-def held_bytes(block: Block) -> int:
-    """Bytes that one more token leaves in a block's caches, but for those that keep a window."""
-    kept = windows(block)
-    rows = (Value(name, type) for name, type in block.caches.items() if name not in kept)
-    return sum(map(_bytes, rows))
-
-
-def cheapest_cut(block: Block) -> Cut:
+def cheapest_cuts(block: Block) -> tuple[Cut, ...]:
     """The cheapest values from which a decoding block can make each slot's keys and values again.
 
     A minimum cut: vertices are ops and values, a value's capacity is its bytes a token, and what
@@ -45,20 +48,21 @@ def cheapest_cut(block: Block) -> Cut:
     may lie what can be moved past attention's products: ops that are linear in what varies by
     token, a token at a time. All others, and all that feeds them, lie before it; their results may
     be cut. Of equal cuts the one nearest to attention is taken.
+
+    It is one cut for all attentions, so that what two of them need is kept once; then it is taken
+    apart, into those that have nothing of it and no cache in common.
     """
     graph = block.graph("decode")
     kept = windows(block)
-    read = [
-        value
+    reads = [
+        (node, caches)
         for node, caches in caches_read(graph)
         if not any(cache in kept for cache in caches)
-        for value in graph.operands(node)
-        if CONTEXT in value.type.shape
     ]
+    read = [value for node, _ in reads for value in _context(graph, node)]
     names = graph.ancestors(read)
     varying = [node for node in graph.nodes() if node.name in names and _varies(graph, node)]
-    fixed = [node for node in varying if not _may_lie_behind(graph, node)]
-    before = {name for node in fixed for name in graph.ancestors(node.results)}
+    before = _with_all_that_feeds(graph, (n for n in varying if not _may_lie_behind(graph, n)))
     net: nx.DiGraph[str] = nx.DiGraph()
     net.add_nodes_from(("source", "sink"))
     for node in varying:
@@ -70,10 +74,68 @@ def cheapest_cut(block: Block) -> Cut:
         for value in graph.operands(node):
             net.add_edge(f"{value.name} kept", _op(node))
     net.add_edges_from((f"{value.name} kept", "sink") for value in read)
-    total, (left, _) = nx.minimum_cut(net, "source", "sink")
-    values = (value for node in varying for value in node.results)
-    cut = (v for v in values if f"{v.name} made" in left and f"{v.name} kept" not in left)
-    return Cut(tuple(cut), int(total), tuple(read))
+    _, (left, _) = nx.minimum_cut(net, "source", "sink")
+    values = [
+        value
+        for node in varying
+        for value in node.results
+        if f"{value.name} made" in left and f"{value.name} kept" not in left
+    ]
+    return tuple(_parts(block, graph, reads, values))
+
+
+def _parts(
+    block: Block,
+    graph: Graph,
+    reads: Iterable[tuple[Node, tuple[str, ...]]],
+    values: Collection[Value],
+) -> Iterable[Cut]:
+    """A cut, for each group of attentions that have a part of it or a cache in common."""
+    groups: list[tuple[list[Node], set[str], set[Value]]] = []
+    for node, names in reads:
+        own = {v for value in _context(graph, node) for v in made_of(graph, value, values)}
+        group = [node], set(names), own
+        for other in [g for g in groups if g[1] & group[1] or g[2] & group[2]]:
+            groups.remove(other)
+            group = other[0] + group[0], other[1] | group[1], other[2] | group[2]
+        groups.append(group)
+    for nodes, caches, own in groups:
+        rows = [Value(name, type) for name, type in block.caches.items() if name in caches]
+        yield Cut(
+            tuple(value for value in values if value in own),
+            tuple(value for node in nodes for value in _context(graph, node)),
+            tuple(node.name for node in nodes),
+            sum(map(_bytes, rows)),
+        )
+
+
+def made_of(graph: Graph, value: Value, values: Collection[Value]) -> set[Value]:
+    """The values of a cut that this one is made of."""
+    if value in values:
+        return {value}
+    operands = graph.operands(graph.node(value))
+    return {found for operand in operands for found in made_of(graph, operand, values)}
+
+
+def _context(graph: Graph, node: Node) -> tuple[Value, ...]:
+    """What a node reads of the context."""
+    return tuple(value for value in graph.operands(node) if CONTEXT in value.type.shape)
+
+
+def _with_all_that_feeds(graph: Graph, nodes: Iterable[Node]) -> set[str]:
+    """The names of nodes and of those that they are computed from, but for what attention reads of
+    the context: that can be made again, and its result be none the wiser."""
+    found: set[str] = set()
+    todo = list(nodes)
+    while todo:
+        node = todo.pop()
+        if node.name in found:
+            continue
+        found.add(node.name)
+        mixes = node.op is not None and not node.op.token_local and not node.op.stateful
+        past = _context(graph, node) if mixes else ()
+        todo += [graph.node(value) for value in graph.operands(node) if value not in past]
+    return found
 
 
 def _varies(graph: Graph, node: Node) -> bool:
@@ -93,8 +155,14 @@ def _may_lie_behind(graph: Graph, node: Node) -> bool:
         return False
     if op.stateful:  # the cache itself: it keeps each row as it is
         return True
-    varying = tuple(_varies(graph, graph.node(value)) for value in graph.operands(node))
-    return op.token_local and op.linear_in(varying)
+    operands = graph.operands(node)
+    varying = tuple(_varies(graph, graph.node(value)) for value in operands)
+    # What is of the call's tokens, though of their positions alone, is not of the context's.
+    called = any(
+        TOKENS in value.type.shape and not varies
+        for value, varies in zip(operands, varying, strict=True)
+    )
+    return op.token_local and not called and op.linear_in(varying)
 
 
 def _bytes(value: Value) -> int:

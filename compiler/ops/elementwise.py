@@ -23,6 +23,9 @@ class Add(Op):
     def infer(self, x: TensorType, y: TensorType) -> TensorType:
         return _broadcast(x, y)
 
+    def linear_in(self, varying: tuple[bool, ...]) -> bool:
+        return True  # where one alone varies, the other is a bias
+
     def initial(self, operand: str) -> str:
         return "zeros"
 

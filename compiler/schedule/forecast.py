@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ..ir.cost import Cost, Sizes
+from ..ir.cost import USUAL_CONTEXT, Cost, Sizes
 from ..ir.count import (
     active_parameters,
     cache_bytes,
@@ -35,13 +35,13 @@ class Demand:
     """What a package is to be used for."""
 
     batch: int = 1
-    context: int = 4096
+    context: int = USUAL_CONTEXT
     """Tokens of each row: all new in prefill, all but one already cached in decode."""
     cache_bits: int | None = None
     """Of a number in the cache, where it is not held in the model's dtype."""
 
     def sizes(self, phase: str) -> Sizes:
-        return Sizes(self.batch, 1 if phase == "decode" else self.context, self.context)
+        return Sizes.usual(phase, self.batch, self.context)
 
 
 @dataclass(frozen=True)
