@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,9 @@ from typing import Any
 from .components.building.assemble import ROLES, assemble
 from .emit.aot import Compiled, account, compile_package
 from .emit.export import Call, Exported, lower
+from .emit.judge import CheckpointJudge
 from .emit.package import NO_CHECKPOINT, Facts, emit
-from .emit.prove import method, prove_package
+from .emit.prove import PackageProof, method, prove_package
 from .emit.write import changes, check_name, write
 from .errors import ArchsmithError, EnvironmentMissing
 from .families.config import read_config
@@ -22,13 +22,13 @@ from .families.page import name_of, page
 from .families.table import tree_of
 from .ir.count import cache_bytes, parameters
 from .ir.model import Model
-from .ir.text import print_model
 from .machine.target import Target
 from .plugins import Registry
 from .report import SEED, Report
+from .reproducer import reproduce
 from .rewrite.order import DEFAULT, resolve
 from .rewrite.passes import AnyPass
-from .rewrite.pipeline import Outcome, PassFailed, Runner
+from .rewrite.pipeline import Judge, Outcome, PassFailed, Runner
 from .schedule.select import Plan, select
 from .spec.diagnostics import accepted, quoted, render
 from .spec.load import load
@@ -91,25 +91,41 @@ class Compiler:
         droppable = family.droppable if family else ()
         return assemble(spec, self.registry.ops, tensors, droppable)
 
-    def rewrite(self, model: Model, passes: Sequence[AnyPass]) -> tuple[Model, list[Outcome]]:
-        runner = Runner(
+    def runner(self, numeric: bool) -> Runner:
+        """What runs passes, and proves them by numbers or by structure alone."""
+        return Runner(
             self.registry.ops,
             self.target,
             SEED,
-            self.numeric,
+            numeric,
             watch=lambda name: self.watch(f"pass {name}"),
         )
+
+    def rewrite(
+        self, model: Model, passes: Sequence[AnyPass], judge: Judge | None = None
+    ) -> tuple[Model, list[Outcome]]:
+        """The model after passes, each proved; one that fails leaves a reproducer behind."""
         try:
-            return runner.run(model, passes)
+            return replace(self.runner(self.numeric), judge=judge).run(model, passes)
         except PassFailed as failed:
-            folder = Path(tempfile.mkdtemp(prefix="archsmith-reproducer-"))
-            before = folder / "before.ir"
-            before.write_text(print_model(failed.before), encoding="utf-8")
-            failed.add_note(f"`archsmith opt {before} --passes {failed.name}` repeats it")
+            command = reproduce(failed, self.target.name, SEED, numeric=self.numeric)
+            failed.add_note(f"`{command}` repeats it")
             raise
 
     def schedule(self, model: Model) -> Plan:
         return select(model, self.registry.kernels, self.target)
+
+    def prove(self, spec: Spec, model: Model, outcomes: Sequence[Outcome]) -> PackageProof:
+        """Compare the package of a model with it; raises `ProofError`, `EnvironmentMissing`."""
+        facts = self._facts(spec, "", outcomes)
+        return prove_package(self.schedule(model), self.registry.templates, facts, SEED)
+
+    def judge(self, spec: Spec, weights: Path) -> Judge:
+        """What measures losses on a checkpoint; raises `ArchsmithError` where there is none."""
+        if not weights.is_dir():
+            raise ArchsmithError(f"--weights {weights} is no folder with a checkpoint")
+        facts = self._facts(spec, "", [])
+        return CheckpointJudge(self.schedule, self.registry.templates, facts, weights, SEED)
 
     def package(
         self,
@@ -122,16 +138,19 @@ class Compiler:
         aot: bool = False,
         force: bool = False,
         dry_run: bool = False,
+        weights: Path | None = None,
     ) -> Report:
         """From a spec to a package in `folder`; nothing is written unless all is proved.
 
-        With `aot`, its kernels are compiled, and the package holds a report of them.
+        With `aot`, its kernels are compiled, and the package holds a report of them; on `weights`,
+        a checkpoint's folder, is measured what lossy passes lose.
         """
         if folder.name in ("", "..") or folder.is_symlink():
             folder = folder.resolve()
         check_name(folder)
         self.watch("graph")
-        model, outcomes = self.rewrite(self.build(spec), passes)
+        judge = None if weights is None else self.judge(spec, weights)
+        model, outcomes = self.rewrite(self.build(spec), passes, judge)
         plan = self.schedule(model)
         facts = self._facts(spec, pipeline, outcomes)
         proof, unproved = None, "asked not to"

@@ -5,15 +5,17 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
+from abc import ABC
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points, version
 from importlib.resources import files
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from .errors import ArchsmithError, PluginError
+from .errors import PluginError
 from .machine.target import Target
+from .origin import GROUP, OURS, Origin, origin
 from .spec.source import parse
 
 if TYPE_CHECKING:
@@ -23,9 +25,9 @@ if TYPE_CHECKING:
     from .rewrite.passes import ModelPass, Pass
     from .schedule.kernel import Kernel
 
-GROUP = "archsmith.plugins"
+API = 1
+"""Of what a plugin may use; a package that says another `ARCHSMITH_API` is not loaded."""
 PIPELINES = "pipelines.yaml"
-OURS = "archsmith."
 
 KINDS = {
     "archsmith.compiler.components.component.Component": ("components", "kind"),
@@ -54,6 +56,8 @@ class Registry:
     templates: dict[str, str] = field(default_factory=dict)
     """The files of a package, by name; kernels bring their own."""
     pipelines: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    origins: dict[tuple[str, str], str] = field(default_factory=dict)
+    """Table and name -> the module or file that defines it."""
 
     @classmethod
     def installed(cls, only: Collection[str] = ()) -> Registry:
@@ -66,52 +70,78 @@ class Registry:
         """
         registry = cls()
         for entry in sorted(entry_points(group=GROUP), key=lambda e: e.value):
-            if only and not (entry.value.startswith(OURS) and entry.name in only):
+            if only and not (entry.value.startswith(f"{OURS}.") and entry.name in only):
                 continue
+            plugin = f"plugin {entry.name} of {Origin.of(entry) or 'no distribution'}"
             try:
-                package = entry.load()
-                registry.add_package(package)
-            except ArchsmithError:
+                registry.add_package(_load(entry))
+            except PluginError as error:
+                raise PluginError(f"{plugin}: {error}") from error
+            except KeyboardInterrupt:
                 raise
-            except Exception as error:
+            except BaseException as error:  # SystemExit too: importing ran a plugin's code
                 why = f"{type(error).__name__}: {error}"
-                raise PluginError(f"plugin {entry.name} ({entry.value}): {why}") from error
+                raise PluginError(f"{plugin}: {entry.value} does not load: {why}") from error
         return registry
 
     def add_package(self, package: ModuleType) -> None:
-        """Add what the modules of a package define, and the data files beside them."""
-        for module in _modules(package):
+        """Add what the modules of a package define, and the data files beside them.
+
+        Raises `PluginError` where a name is taken, or a class is no plugin by an oversight.
+        """
+        modules = list(_modules(package))
+        for module in modules:
             for value in vars(module).values():
                 if inspect.isclass(value) and value.__module__ == module.__name__:
                     self._add_class(value)
-        beside = {module.__name__.rpartition(".")[2] for module in _modules(package)}
+        beside = {module.__name__.rpartition(".")[2] for module in modules}
         for file in sorted(files(package).iterdir(), key=lambda f: f.name):
+            where = f"{package.__name__}/{file.name}"
             if file.name.endswith(".jinja"):
                 name = file.name.removesuffix(".jinja")
                 if name.partition(".")[0] not in beside:  # else a kernel's own
-                    self._set(self.templates, "templates", name, file.read_text(encoding="utf-8"))
+                    self._set("templates", name, file.read_text(encoding="utf-8"), where)
             elif file.name.endswith(".yaml"):
                 tree = parse(file.read_text(encoding="utf-8"), file.name).tree
                 if file.name == PIPELINES:
                     for name, passes in tree.items():
-                        self._set(self.pipelines, "pipelines", name, tuple(passes))
+                        self._set("pipelines", name, tuple(passes), where)
                 elif isinstance(tree, dict) and "describes" in tree:
                     name = file.name.removesuffix(".yaml")
-                    self._set(self.targets, "targets", name, Target.of(name, tree))
+                    self._set("targets", name, Target.of(name, tree), where)
 
     def _add_class(self, plugin: type) -> None:
         for base in plugin.__mro__[1:]:
             table, key = KINDS.get(f"{base.__module__}.{base.__qualname__}", ("", ""))
-            name = getattr(plugin, key, None) if table else None
+            if not table:
+                continue
+            name = getattr(plugin, key, None)
+            if wrong := _oversight(plugin, table, key, name):
+                raise PluginError(f"{plugin.__module__}.{plugin.__qualname__} {wrong}")
             if isinstance(name, str) and not inspect.isabstract(plugin):
-                self._set(getattr(self, table), table, name, plugin)
+                self._set(table, name, plugin, plugin.__module__)
                 return
 
-    def _set(self, table: dict[str, Any], what: str, name: str, plugin: Any) -> None:
-        other = table.setdefault(name, plugin)
+    def _set(self, table: str, name: str, plugin: Any, where: str) -> None:
+        other = getattr(self, table).setdefault(name, plugin)
+        first = self.origins.setdefault((table, name), where)
         if other is not plugin:
-            both = f"{_origin(other)} and {_origin(plugin)}"
-            raise PluginError(f"{_singular(what)} {name!r} is defined by both {both}")
+            both = f"{_from(first)} and {_from(where)}"
+            raise PluginError(f"{_singular(table)} {name!r} is defined by both {both}")
+
+
+def _load(entry: EntryPoint) -> ModuleType:
+    """The package that an entry names."""
+    package = entry.load()
+    if not isinstance(package, ModuleType) or not hasattr(package, "__path__"):
+        raise PluginError(
+            f"{entry.value} is no package; an entry names the one that modules are in"
+        )
+    wants = getattr(package, "ARCHSMITH_API", API)
+    if wants != API:
+        ours = f"archsmith {version('archsmith')} offers {API}"
+        raise PluginError(f"{entry.value} wants the API {wants!r} of archsmith, and {ours}")
+    return package
 
 
 def _modules(package: ModuleType) -> Iterator[ModuleType]:
@@ -121,9 +151,28 @@ def _modules(package: ModuleType) -> Iterator[ModuleType]:
         yield importlib.import_module(f"{package.__name__}.{info.name}")
 
 
+def _oversight(plugin: type, table: str, key: str, name: object) -> str | None:
+    """Why a class that derives from a base of plugins is none, where nobody can have meant that."""
+    what = _singular(table)
+    missing = ", ".join(sorted(getattr(plugin, "__abstractmethods__", ())))
+    if missing and key in vars(plugin) and isinstance(name, str) and ABC not in plugin.__bases__:
+        return f"is called {name!r}, but is no {what} yet: it does not define {missing}"
+    base = plugin.__name__.startswith("_") or plugin.__subclasses__()
+    if not missing and not base and not isinstance(name, str):
+        return f"is a {what} without a `{key}`; one that others derive from begins with _"
+    fields = [
+        f for f, kind in inspect.get_annotations(plugin).items() if "ClassVar" not in str(kind)
+    ]
+    if table == "passes" and fields and "__dataclass_fields__" not in vars(plugin):
+        return f"has the option `{fields[0]}`, but is no dataclass; say @dataclass(frozen=True)"
+    return None
+
+
 def _singular(table: str) -> str:
     return {"passes": "pass", "families": "family"}.get(table, table.removesuffix("s"))
 
 
-def _origin(plugin: Any) -> str:
-    return str(getattr(plugin, "__module__", type(plugin).__module__))
+def _from(where: str) -> str:
+    """A module or file, and the distribution and entry point that it came by."""
+    found = origin(where.partition("/")[0])
+    return f"{where} ({found}, entry point {found.entry})" if found else where

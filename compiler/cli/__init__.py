@@ -45,6 +45,7 @@ for command in (
     packages.plan,
     graphs.graph,
     graphs.opt,
+    graphs.bisect,
     packages.run,
     export.export,
     plugins.list_,

@@ -1,12 +1,14 @@
-"""Commands about graphs: graph, opt."""
+"""Commands about graphs: graph, opt, bisect."""
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
 
 import click
 
-from .options import OUTPUT, PIPELINE, SPEC, write
+from .options import JSON, OUTPUT, PIPELINE, SPEC, TARGET, VERIFY, write
 
 
 @click.command()
@@ -54,8 +56,10 @@ def graph(
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--passes", required=True, help="A pipeline, or passes: a,b{option=1}.")
+@TARGET
+@VERIFY
 @OUTPUT
-def opt(file: Path, passes: str, output: Path | None) -> None:
+def opt(file: Path, passes: str, target: str, verify_each: str, output: Path | None) -> None:
     """Run passes on the text form of a graph, each application proved.
 
     \b
@@ -67,7 +71,7 @@ def opt(file: Path, passes: str, output: Path | None) -> None:
     from ..ir.parse import parse_model
     from ..ir.text import print_model
 
-    compiler = Compiler.installed("cpu")
+    compiler = Compiler.installed(target, numeric=verify_each == "numbers")
     _, chosen = compiler.passes(passes)
     not_itself(file, output)
     model = parse_model(read_text(file), compiler.registry.ops)
@@ -79,3 +83,33 @@ def opt(file: Path, passes: str, output: Path | None) -> None:
         for refusal in outcome.refusals:
             click.echo(f"  left alone {refusal}", err=True)
     write(print_model(model), output)
+
+
+@click.command()
+@SPEC
+@PIPELINE
+@TARGET
+@click.option("--package", is_flag=True, help="Prove the package after each pass too, in torch.")
+@JSON
+def bisect(spec: Path, pipeline: str | None, target: str, package: bool, as_json: bool) -> None:
+    """Name the first pass after which a model is not what it was before all of them.
+
+    \b
+      archsmith bisect model.yaml --pipeline O2
+
+    Exits with 3 where there is one, and says in which block, and the first value that differs.
+    """
+    from ..bisection import bisect as search
+    from ..driver import Compiler
+    from ..show import Progress
+
+    with Progress() as progress:
+        compiler = Compiler.installed(target, progress.show)
+        loaded = compiler.load(spec)
+        _, passes = compiler.passes(pipeline or loaded.pipeline)
+        found = search(compiler, loaded, passes, package=package)
+    if as_json:
+        click.echo(json.dumps(found.json() if found else {"differs": False}, indent=2))
+    else:
+        click.echo(found.text() if found else f"no pass differs, of {len(passes)}", err=True)
+    sys.exit(3 if found else 0)

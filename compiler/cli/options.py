@@ -13,6 +13,13 @@ TARGET = click.option("--target", default="cpu", show_default=True, help="What t
 PIPELINE = click.option(
     "--pipeline", help="A pipeline (O0, O1, O2), passes (a,b{option=1}) or a YAML file with a list."
 )
+VERIFY = click.option(
+    "--verify-each",
+    type=click.Choice(["numbers", "structure"]),
+    default="numbers",
+    show_default=True,
+    help="How each application of a pass is proved.",
+)
 
 
 def write(text: str, output: Path | None) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from .options import JSON, PIPELINE, SPEC, TARGET
+from .options import JSON, PIPELINE, SPEC, TARGET, VERIFY
 
 
 @click.command()
@@ -18,15 +18,14 @@ from .options import JSON, PIPELINE, SPEC, TARGET
 )
 @TARGET
 @PIPELINE
-@click.option(
-    "--verify-each",
-    type=click.Choice(["numbers", "structure"]),
-    default="numbers",
-    show_default=True,
-    help="How each application of a pass is proved.",
-)
+@VERIFY
 @click.option("--proof/--no-proof", default=True, help="Prove the emitted package, in torch.")
 @click.option("--aot", is_flag=True, help="Compile its kernels for the target, and report them.")
+@click.option(
+    "--weights",
+    type=click.Path(path_type=Path),
+    help="A Hugging Face checkpoint, on which the loss of lossy passes is measured.",
+)
 @click.option("--force", is_flag=True, help="Overwrite files that were edited.")
 @click.option("--dry-run", is_flag=True, help="Do all but write.")
 @JSON
@@ -38,6 +37,7 @@ def build(
     verify_each: str,
     proof: bool,
     aot: bool,
+    weights: Path | None,
     force: bool,
     dry_run: bool,
     as_json: bool,
@@ -58,7 +58,15 @@ def build(
         loaded = compiler.load(spec)
         name, passes = compiler.passes(pipeline or loaded.pipeline)
         report = compiler.package(
-            loaded, output, name, passes, prove=proof, aot=aot, force=force, dry_run=dry_run
+            loaded,
+            output,
+            name,
+            passes,
+            prove=proof,
+            aot=aot,
+            weights=weights,
+            force=force,
+            dry_run=dry_run,
         )
     if as_json:
         click.echo(json.dumps(report.json(), indent=2))

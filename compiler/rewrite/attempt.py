@@ -104,7 +104,7 @@ class Attempt:
         block.merge()
 
     def _elsewhere(self, block: Block) -> frozenset[str]:
-        """The tensors that other blocks read; one with an index is of a layer, which is one block's."""
+        """The tensors that other blocks read; one with an index is of a layer, so of one block."""
         others = (b for b in self.model.blocks.values() if b is not block)
         programs = [param.program for other in others for param in other.params.values()]
         names = {ref.name for program in programs for ref in program.refs()}

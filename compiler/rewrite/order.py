@@ -33,6 +33,17 @@ def resolve(
     return [_one(item, passes, pipelines) for item in items]
 
 
+def written(pass_: Pass | ModelPass) -> str:
+    """A pass as an item of a pipeline, from which `resolve` makes it again: `a{option=1}`."""
+    fields = {f.name: f for f in dataclasses.fields(pass_)}
+    given = [
+        f"{key}={str(value).lower() if isinstance(value, bool) else value}"
+        for key, value in pass_.options().items()
+        if value != fields[key].default
+    ]
+    return pass_.name + (f"{{{','.join(given)}}}" if given else "")
+
+
 def _split(text: str) -> list[str]:
     """Items between the commas that stand in no braces."""
     return [item for item in re.split(r",(?![^{]*\})", text) if item.strip()]
@@ -65,7 +76,7 @@ def _option(plugin: type[Pass | ModelPass], text: str) -> tuple[str, Any]:
         raise ArchsmithError(f"pass {plugin.name} has no option {quoted(key)}; it has {have}")
     kind = get_type_hints(plugin)[key]
     try:
-        return key, value == "true" if kind is bool else kind(value)
-    except (TypeError, ValueError):
+        return key, {"true": True, "false": False}[value] if kind is bool else kind(value)
+    except (KeyError, TypeError, ValueError):
         name = getattr(kind, "__name__", str(kind))
         raise ArchsmithError(f"pass {plugin.name}: {key} is no {name}: {quoted(value)}") from None
