@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from ..errors import GraphError
 from .dims import Dim, Which
@@ -12,15 +15,58 @@ from .graph import Graph, Value
 from .op import Op
 
 
+class Numbers:
+    """An array that nobody can change; None stands for a cache where there is none."""
+
+    __slots__ = ("array", "print")
+
+    def __init__(self, array: Any) -> None:
+        self.array: Any = None
+        self.print: Hashable = None
+        """What tells it from every array of other numbers."""
+        if array is not None:
+            self.array = np.asarray(array).view()
+            self.array.flags.writeable = False
+            content = hashlib.sha256(np.ascontiguousarray(self.array)).digest()
+            self.print = self.array.dtype.char, self.array.shape, content
+
+
+@dataclass
+class Results:
+    """What was computed, by what it was computed from: the same again gives the same.
+
+    Most of a graph stays what it was in a rewrite, and phases do alike what they are given alike;
+    so most of what a twin would compute is known.
+    """
+
+    made: dict[Hashable, tuple[Numbers, ...]] = field(default_factory=dict)
+    older: Mapping[Hashable, tuple[Numbers, ...]] = field(default_factory=dict)
+    """Known from elsewhere; what is used of it is kept here as well."""
+
+    def get(self, key: Hashable) -> tuple[Numbers, ...] | None:
+        found = self.made.get(key)
+        if found is None:
+            found = self.older.get(key)
+            if found is not None:
+                self.made[key] = found
+        return found
+
+    def keep(self, key: Hashable, arrays: Iterable[Any]) -> tuple[Numbers, ...]:
+        self.made[key] = tuple(map(Numbers, arrays))
+        return self.made[key]
+
+
+Typed = tuple[Value, tuple[int | str, ...]]
+"""A value, and its shape with the named axes as names."""
+
+
 @dataclass(frozen=True)
 class Step:
-    """One node: its op at the sizes chosen, and the names of what it reads and defines."""
+    """One op at the sizes chosen, and what it reads and defines."""
 
-    op: Op | None
+    op: Op
     operands: tuple[str, ...]
-    results: tuple[tuple[Value, tuple[int | str, ...]], ...]
-    """Each value, and its shape with the named axes as names."""
-    kind: str
+    results: tuple[Typed, ...]
     cache: str
 
 
@@ -28,18 +74,30 @@ class Step:
 class Evaluation:
     """A graph made ready to be run many times; later changes of the graph do not matter."""
 
+    given: tuple[Typed, ...]
+    """Inputs and parameters."""
     steps: tuple[Step, ...]
+    takes: tuple[str, ...]
+    """The inputs, in order, but for the positions."""
+    returns: tuple[str, ...]
 
     @classmethod
     def of(cls, graph: Graph, which: Which) -> Evaluation:
+        given: list[Typed] = []
         steps = []
         for node in graph.nodes():
             results = tuple((v, _shape(v, which)) for v in node.results)
+            if node.op is None:
+                given += results
+                continue
             operands = tuple(v.name for v in graph.operands(node))
-            op = None if node.op is None else node.op.at(which)
-            cache = op.attributes()["cache"] if op is not None and op.stateful else ""
-            steps.append(Step(op, operands, results, node.kind, cache))
-        return cls(tuple(steps))
+            op = node.op.at(which)
+            steps.append(
+                Step(op, operands, results, op.attributes()["cache"] if op.stateful else "")
+            )
+        takes = tuple(value.name for value in graph.inputs if value.name != "positions")
+        returns = tuple(value.name for value in graph.outputs)
+        return cls(tuple(given), tuple(steps), takes, returns)
 
     def __call__(
         self,
@@ -52,43 +110,63 @@ class Evaluation:
         `caches` maps a cache to its rows [B, capacity, ...]; None is training, where the context
         is the call itself. Raises `GraphError` where a result has not the shape of its type.
         """
-        values: dict[str, Any] = {}
+        held = None if caches is None else _numbers(caches)
+        values, after = self.run(_numbers(inputs), _numbers(params), held, Results())
+        return arrays(values), arrays(after)
+
+    def run(
+        self,
+        inputs: Mapping[str, Numbers],
+        params: Mapping[str, Numbers],
+        caches: Mapping[str, Numbers] | None,
+        results: Results,
+    ) -> tuple[dict[str, Numbers], dict[str, Numbers]]:
+        """The same, but what `results` knows is not computed again."""
+        known = {**params, **inputs}
+        values = {value.name: known[value.name] for value, _ in self.given}
         after = dict(caches or {})
         named: dict[str, int] = {}
+        _check_shapes(self.given, tuple(values.values()), named)
         for step in self.steps:
-            if step.op is None:
-                name = step.results[0][0].name
-                results = ((inputs if step.kind == "input" else params)[name],)
-            else:
-                operands = [values[name] for name in step.operands]
-                if step.cache:
-                    rows = after[step.cache] if caches else None
-                    result, rows = step.op.reference(*operands, rows)
-                    if caches:
-                        after[step.cache] = rows
-                    results = (result,)
-                else:
-                    out = step.op.reference(*operands)
-                    results = out if isinstance(out, tuple) else (out,)
-            for (value, shape), result in zip(step.results, results, strict=True):
-                _check_shape(value, shape, result.shape, named)
-                values[value.name] = result
+            operands = [values[name] for name in step.operands]
+            if step.cache:
+                operands.append(after[step.cache] if caches else Numbers(None))
+            key = (step.op, *[numbers.print for numbers in operands])
+            found = results.get(key)
+            if found is None:
+                out = step.op.reference(*[numbers.array for numbers in operands])
+                found = results.keep(key, out if isinstance(out, tuple) else (out,))
+                _check_shapes(step.results, found[:-1] if step.cache else found, named)
+            if step.cache and caches:
+                after[step.cache] = found[-1]
+            for (value, _), numbers in zip(step.results, found, strict=False):
+                values[value.name] = numbers
         return values, after
+
+
+def arrays(values: Mapping[str, Numbers]) -> dict[str, Any]:
+    return {name: numbers.array for name, numbers in values.items()}
+
+
+def _numbers(values: Mapping[str, Any]) -> dict[str, Numbers]:
+    return {name: Numbers(array) for name, array in values.items()}
 
 
 def _shape(value: Value, which: Which) -> tuple[int | str, ...]:
     return tuple(axis.at(which) if isinstance(axis, Dim) else axis for axis in value.type.shape)
 
 
-def _check_shape(
-    value: Value, wanted: tuple[int | str, ...], given: tuple[int, ...], named: dict[str, int]
-) -> None:
-    """Hold a result to its type; an axis B, T or S has one length in the whole graph."""
-    if given == wanted:
-        return
-    fits = len(given) == len(wanted) and all(
-        length == (axis if isinstance(axis, int) else named.setdefault(axis, length))
-        for axis, length in zip(wanted, given, strict=True)
-    )
-    if not fits:
-        raise GraphError(f"the reference of %{value.name} gives {given}, its type is {value.type}")
+def _check_shapes(typed: Sequence[Typed], found: Sequence[Numbers], named: dict[str, int]) -> None:
+    """Hold arrays to their types; an axis B, T or S has one length in the whole graph."""
+    for (value, wanted), numbers in zip(typed, found, strict=True):
+        shape = numbers.array.shape
+        if shape == wanted:
+            continue
+        fits = len(shape) == len(wanted) and all(
+            length == (axis if isinstance(axis, int) else named.setdefault(axis, length))
+            for axis, length in zip(wanted, shape, strict=True)
+        )
+        if not fits:
+            raise GraphError(
+                f"the reference of %{value.name} gives {shape}, its type is {value.type}"
+            )

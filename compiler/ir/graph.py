@@ -51,6 +51,9 @@ class Graph:
         self.scope = ""
         self._nx: nx.MultiDiGraph[str] = nx.MultiDiGraph()
         self._producer: dict[str, tuple[str, int]] = {}  # value name -> node, index
+        # Asked for far more often than the graph is changed, which empties both.
+        self._order: tuple[str, ...] = ()
+        self._operands: dict[str, tuple[Value, ...]] = {}
 
     # Building
 
@@ -92,6 +95,7 @@ class Graph:
         other = Graph()
         other.outputs, other.scope = self.outputs, self.scope
         other._nx, other._producer = self._nx.copy(), dict(self._producer)
+        other._order, other._operands = self._order, dict(self._operands)
         return other
 
     # Reading
@@ -117,8 +121,11 @@ class Graph:
         return self._node(self._producer[value if isinstance(value, str) else value.name][0])
 
     def operands(self, node: Node) -> tuple[Value, ...]:
-        edges = sorted(self._nx.in_edges(node.name, data=True), key=lambda e: e[2]["slot"])
-        return tuple(self._node(source).results[data["index"]] for source, _, data in edges)
+        if node.name not in self._operands:
+            edges = sorted(self._nx.in_edges(node.name, data=True), key=lambda e: e[2]["slot"])
+            results = (self._node(source).results[data["index"]] for source, _, data in edges)
+            self._operands[node.name] = tuple(results)
+        return self._operands[node.name]
 
     def users(self, value: Value) -> list[Node]:
         """The nodes that read a value, each once."""
@@ -129,9 +136,11 @@ class Graph:
 
     def nodes(self) -> Iterator[Node]:
         """All nodes in topological order; among the ready ones, the first defined comes first."""
-        rank = {name: i for i, name in enumerate(self._nx)}
-        for name in nx.lexicographical_topological_sort(self._nx, key=rank.__getitem__):
-            yield self._node(name)
+        if not self._order:
+            rank = {name: i for i, name in enumerate(self._nx)}
+            order = nx.lexicographical_topological_sort(self._nx, key=rank.__getitem__)
+            self._order = tuple(order)
+        yield from [self._node(name) for name in self._order]
 
     def ancestors(self, values: Iterable[Value]) -> set[str]:
         """The names of the nodes that these values are computed from, their own included."""
@@ -169,6 +178,7 @@ class Graph:
                 if data["index"] == index and user not in keep:
                     self._nx.remove_edge(source, user, key)
                     self._nx.add_edge(target, user, index=target_index, slot=data["slot"])
+        self._changed()
         self._move_before(old[0], keep)
         swap = dict(zip(old, new, strict=True))
         self.outputs = tuple(swap.get(v, v) for v in self.outputs)
@@ -192,6 +202,7 @@ class Graph:
                 dead.add(node.name)
         dropped = [v.name for n in map(self._node, self._nx) if n.name in dead for v in n.results]
         self._nx.remove_nodes_from(dead)
+        self._changed()
         for name in dropped:
             del self._producer[name]
         return dropped
@@ -207,6 +218,7 @@ class Graph:
         results = (*node.results[:index], value, *node.results[index + 1 :])
         self._producer[new] = (key, index)
         self._nx.nodes[key]["node"] = replace(node, results=results)
+        self._changed()
         self.outputs = tuple(value if v.name == old else v for v in self.outputs)
         if index == 0:  # the node's key is its first result's name
             order = list(self._nx)
@@ -230,6 +242,7 @@ class Graph:
             self._nx.add_edge(source, node.name, index=index, slot=slot)
         for index, value in enumerate(node.results):
             self._producer[value.name] = (node.name, index)
+        self._changed()
         return node.results
 
     def _node(self, name: str) -> Node:
@@ -250,3 +263,7 @@ class Graph:
         ordered.add_nodes_from((n, self._nx.nodes[n]) for n in names)
         ordered.add_edges_from(self._nx.edges(data=True))
         self._nx = ordered
+        self._changed()
+
+    def _changed(self) -> None:
+        self._order, self._operands = (), {}

@@ -35,6 +35,9 @@ class Op:
     stateful: ClassVar[bool] = False
     """The reference takes the cache's rows last, and returns its result and the rows after."""
 
+    multiplied: ClassVar[tuple[str, ...]] = ()
+    """Operands whose last axis is summed over with that of the first, which is read only so."""
+
     # Each op declares its own operands, so these are attributes of a callable type, not abstract
     # methods: an override may name its parameters.
     infer: ClassVar[Callable[..., TensorType | tuple[TensorType, ...]]]
@@ -49,11 +52,13 @@ class Op:
     def types(self, *operands: TensorType) -> tuple[TensorType, ...]:
         """The types of all results; raises `GraphError` for operands that the op cannot take."""
         try:
-            inspect.signature(self.infer).bind(*operands)
-        except TypeError as error:
-            raise GraphError(f"{self.name}: {error}") from None
-        try:
             inferred = self.infer(*operands)
+        except TypeError:
+            try:
+                inspect.signature(self.infer).bind(*operands)
+            except TypeError as error:
+                raise GraphError(f"{self.name}: {error}") from None
+            raise
         except (IndexError, ValueError) as error:  # an axis that is not there
             given = ", ".join(map(str, operands))
             raise GraphError(f"{self.name} does not take {given}") from error
@@ -68,7 +73,8 @@ class Op:
         return None
 
     def linear_in(self, varying: tuple[bool, ...]) -> bool:
-        """Whether the results are linear in the operands that vary by token, all taken together."""
+        """Whether the results are linear in the operands that vary by token, all taken together,
+        but for what the others add."""
         return self.linear
 
     def share(self, rows: int, *operands: TensorType) -> tuple[float, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -40,6 +41,19 @@ class Einsum(Op):
         require(set(result) <= set(axes), f"{self.equation} gives an axis that no operand has")
         return TensorType(operands[0].dtype, tuple(axes[letter] for letter in result))
 
+    @property
+    def projects(self) -> bool:
+        """Whether this is a linear layer: x [..., D] times the transpose of a weight [..., D]."""
+        left, result = self.equation.split("->")
+        terms = left.split(",")
+        if len(terms) != 2:
+            return False
+        x, weight = terms
+        letters = x[:-1] + weight
+        return (
+            x[-1] == weight[-1] and result == letters[:-1] and len(set(letters)) == len(letters)
+        )
+
     def linear_in(self, varying: tuple[bool, ...]) -> bool:
         return sum(varying) == 1  # a product of two is linear in each, not in both
 
@@ -54,7 +68,12 @@ class Einsum(Op):
         return Cost(flops=2 * every if summed else 0) + super().cost(sizes, *operands)
 
     def reference(self, *operands: Array) -> Array:
-        return np.asarray(np.einsum(self.equation, *operands, optimize=True))
+        sizes: dict[str, int] = {}
+        for term, x in zip(self.equation.split("->")[0].split(","), operands, strict=True):
+            sizes |= zip(term, x.shape, strict=True)
+        # To plan a product takes longer than to compute a small one.
+        large = math.prod(sizes.values()) > 30_000
+        return np.asarray(np.einsum(self.equation, *operands, optimize=large))
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from ..ir.evaluate import Evaluation
+from ..ir.evaluate import Evaluation, Numbers, Results, arrays
+from ..ir.graph import Graph
 from ..ir.model import Block, Model
 from ..ir.types import TensorType
+from ..ir.weights import Program
 
 ROWS, LENGTH = 3, 9  # the batch, and the tokens of each row
 RAGGED = (2, 5, 3)  # each row's own tokens in the ragged prefill
@@ -79,8 +81,9 @@ class Twin:
     blocks: dict[str, Block]
     runs: tuple[tuple[str, int], ...]
     seed: int = 0
-    _params: dict[tuple[str, int], dict[str, Any]] = field(default_factory=dict)
-    _ready: dict[tuple[str, str], Evaluation] = field(default_factory=dict)
+    results: Results = field(default_factory=Results)
+    _params: dict[tuple[str, int], dict[str, Numbers]] = field(default_factory=dict)
+    _ready: dict[int, Evaluation] = field(default_factory=dict)
     _returned: dict[str, list[list[Any]]] = field(default_factory=dict)
 
     @classmethod
@@ -137,45 +140,52 @@ class Twin:
         state = [self._empty(name) if scenario.cached else None for name, _ in self.runs]
         traces = []
         for call in scenario.calls:
-            stream = [value[:, call.tokens] for value in inputs.values()]
+            stream = [Numbers(value[:, call.tokens]) for value in inputs.values()]
+            positions = Numbers(call.positions)
             trace = []
             for i, (name, layer) in enumerate(self.runs):
-                graph = self.blocks[name].graph(call.phase)
-                names = [v.name for v in graph.inputs if v.name != "positions"]
-                given = dict(zip(names, stream, strict=True)) | {"positions": call.positions}
-                evaluate = self._evaluation(name, call.phase)
-                values, after = evaluate(given, self.params(name, layer), state[i])
+                evaluate = self._evaluation(self.blocks[name].graph(call.phase))
+                given = dict(zip(evaluate.takes, stream, strict=True)) | {"positions": positions}
+                params = self.params(name, layer)
+                values, after = evaluate.run(given, params, state[i], self.results)
                 state[i] = after if scenario.cached else None
-                stream = [values[v.name] for v in graph.outputs]
-                trace.append(values)
+                stream = [values[value] for value in evaluate.returns]
+                trace.append(arrays(values))
             traces.append(trace)
         return traces
 
-    def params(self, name: str, layer: int) -> dict[str, Any]:
+    def params(self, name: str, layer: int) -> dict[str, Numbers]:
         if (name, layer) not in self._params:
-            read = Checkpoint(self.seed)
             self._params[name, layer] = {
-                key: param.program.evaluate("probe", read, {"layer": layer})
+                key: self._param(param.program, layer)
                 for key, param in self.blocks[name].params.items()
             }
         return self._params[name, layer]
+
+    def _param(self, program: Program, layer: int) -> Numbers:
+        key = program, layer, self.seed
+        found = self.results.get(key)
+        if found is None:
+            made = program.evaluate("probe", Checkpoint(self.seed), {"layer": layer})
+            found = self.results.keep(key, (made,))
+        return found[0]
 
     def outputs(self, trace: Sequence[dict[str, Any]], phase: str) -> list[Any]:
         """What the last run returned."""
         graph = self.blocks[self.runs[-1][0]].graph(phase)
         return [trace[-1][v.name] for v in graph.outputs]
 
-    def _evaluation(self, name: str, phase: str) -> Evaluation:
-        if (name, phase) not in self._ready:
-            self._ready[name, phase] = Evaluation.of(self.blocks[name].graph(phase), "probe")
-        return self._ready[name, phase]
+    def _evaluation(self, graph: Graph) -> Evaluation:
+        if id(graph) not in self._ready:  # the blocks keep it
+            self._ready[id(graph)] = Evaluation.of(graph, "probe")
+        return self._ready[id(graph)]
 
-    def _empty(self, name: str) -> dict[str, Any]:
+    def _empty(self, name: str) -> dict[str, Numbers]:
         """Caches with every slot unwritten: NaN, which no result may depend on."""
         caches = self.blocks[name].caches
         # A block without caches still has a state, or it would be evaluated as in training.
         return {cache: _unwritten(rows) for cache, rows in caches.items()}
 
 
-def _unwritten(rows: TensorType) -> Any:
-    return np.full(rows.sizes("probe", B=ROWS, S=LENGTH), np.nan)
+def _unwritten(rows: TensorType) -> Numbers:
+    return Numbers(np.full(rows.sizes("probe", B=ROWS, S=LENGTH), np.nan))
