@@ -63,4 +63,5 @@ class TritonRmsNorm(Kernel):
             "masked": masked(uses),
             "offset": any(use.op.offset for use in uses),
             "gainless": any(len(use.operands) < 2 for use in uses),
+            "heads": any(len(use.operands[0].shape) > 3 for use in uses),
         }

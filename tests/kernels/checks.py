@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -46,7 +47,7 @@ def interpreted(
     *,
     dtype: str,
     values: Mapping[str, np.ndarray] | None = None,
-    part_of: Mapping[str, int] | None = None,
+    part_of: Mapping[str, int | tuple[int, ...]] | None = None,
     target: str = "h200",
     edit: Edit | None = None,
     phases: tuple[str, ...] = ("prefill",),
@@ -54,9 +55,9 @@ def interpreted(
     """What a kernel computes, and what its op's reference does in float64 of the same operands.
 
     `types` are the operands' as `[B, T, 64]`, of `dtype` where they name none; `values` are
-    operands that are not simply random; `part_of` says of which wider rows one is a part. `edit`
-    breaks the emitted text on purpose. A write outside of a result is an AssertionError; what is
-    read outside of an operand is not a number.
+    operands that are not simply random; `part_of` says of which wider rows one is a part, or of how
+    many heads and which wider rows. `edit` breaks the emitted text on purpose. A write outside of a
+    result is an AssertionError; what is read outside of an operand is not a number.
     """
     family = registry().kernels[kernel]()
     whole = [TensorType.parse(t if not t.startswith("[") else f"{dtype}{t}") for t in types]
@@ -103,14 +104,14 @@ def differ(found: Results, wanted: Results) -> float:
     return worst
 
 
-def guarded(tensor: torch.Tensor, wider: int = 0) -> torch.Tensor:
-    """The same tensor between numbers that are none, as the beginning of rows `wider` at most."""
-    *outer, width = tensor.shape
-    room = torch.empty(
-        MARGIN + tensor.numel() // max(width, 1) * max(width, wider) + MARGIN, dtype=tensor.dtype
-    )
+def guarded(tensor: torch.Tensor, wider: int | tuple[int, ...] = 0) -> torch.Tensor:
+    """The same tensor between numbers that are none, as the beginning of axes `wider` at most."""
+    last = (wider,) if isinstance(wider, int) else wider
+    missing = (0,) * (tensor.dim() - len(last))
+    whole = [max(sizes) for sizes in zip(tensor.shape, (*missing, *last), strict=True)]
+    room = torch.empty(MARGIN + math.prod(whole) + MARGIN, dtype=tensor.dtype)
     room.fill_(float("nan") if tensor.is_floating_point() else -(2**40))
-    inside = room[MARGIN:-MARGIN].view(*outer, max(width, wider))[..., :width]
+    inside = room[MARGIN:-MARGIN].view(whole)[tuple(slice(size) for size in tensor.shape)]
     inside.copy_(tensor)
     return inside
 

@@ -53,6 +53,27 @@ def test_rows_may_be_normed_alone(width: int, dtype: str) -> None:
         assert max(differ(*norm), differ(*fused)) < CLOSE[dtype]
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize(("heads", "width"), [(1, 64), (3, 20), (6, 128), (40, 100)])
+def test_heads_may_be_some_of_wider_ones(heads: int, width: int, dtype: str) -> None:
+    for sizes in ROWS:
+        for wider in (
+            (heads, width),
+            (heads + 2, width),
+            (heads, width + 8),
+            (heads + 3, width + 1),
+        ):
+            found = interpreted(
+                "triton.rms_norm",
+                RmsNorm(1e-6),
+                [f"[B, T, {heads}, {width}]", f"[{width}]"],
+                sizes,
+                dtype=dtype,
+                part_of={"x": wider},
+            )
+            assert differ(*found) < CLOSE[dtype]
+
+
 BROKEN = {
     "a square is left out": ("tl.sum(x * x", "tl.sum(x"),
     "the mean is over the tile": (" / N + EPS", " / BLOCK + EPS"),
@@ -76,6 +97,31 @@ def test_what_is_broken_is_caught(change: tuple[str, str]) -> None:
             Sizes(3, 11, 11),
             dtype="float32",
             part_of={"x": 130},
+            edit=edit,
+        )
+
+    assert holds(run, None, CLOSE["float32"])
+    assert not holds(run, lambda text: text.replace(*change), CLOSE["float32"])
+
+
+BROKEN_HEADS = {
+    "heads are taken to be dense": ("(row % H) * head_stride", "(row % H) * N"),
+    "tokens are taken to be dense": ("(row // H) * token_stride", "(row // H) * H * head_stride"),
+    "all heads are the first": (" + (row % H) * head_stride", ""),
+    "heads of other tokens count": ("rows = len(tokens) * heads", "rows = len(tokens)"),
+}
+
+
+@pytest.mark.parametrize("change", BROKEN_HEADS.values(), ids=BROKEN_HEADS)
+def test_what_is_broken_of_heads_is_caught(change: tuple[str, str]) -> None:
+    def run(edit: Edit | None) -> tuple[Results, Results]:
+        return interpreted(
+            "triton.rms_norm",
+            RmsNorm(0.1, offset=1.0),
+            ["[B, T, 3, 100]", "[100]"],
+            Sizes(3, 11, 11),
+            dtype="float32",
+            part_of={"x": (5, 130)},
             edit=edit,
         )
 
