@@ -7,6 +7,7 @@ p (W c + b) over slots is W times the sum of p c, plus b where the p add up to o
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -201,7 +202,7 @@ class _Absorption:
         if len(bias.type.shape) == 1 or out.type.row[0] == self.groups:
             return bias
         each = self.rewriter.op.expand(bias, count=out.type.row[0] // self.groups)
-        flat: Value = self.rewriter.op.flatten(each, axis=-3)
+        flat: Value = self.rewriter.op.flatten(each, axis=-3, name=re.sub(r"_\d+$", "", bias.name))
         return flat
 
     def parts(self, x: Value, sizes: Sequence[Dim], name: str) -> Sequence[Value]:

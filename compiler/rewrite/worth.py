@@ -26,8 +26,9 @@ class Spent:
 
     def __str__(self) -> str:
         if self.seconds is not None:
-            return f"{self.seconds * 1e6:,.1f} us"
-        return f"{self.cost.bytes / 1e6:,.2f} MB and {self.cost.flops / 1e6:,.2f} MFLOPs"
+            time = self.seconds * 1e6
+            return f"{time:,.1f} us" if time >= 1 else f"{time:.2g} us"
+        return f"{self.cost.bytes / 1e3:,.1f} kB and {self.cost.flops / 1e6:,.2f} MFLOPs"
 
 
 def compared(before: Graph, after: Graph, phase: str, target: Target | None) -> tuple[Spent, Spent]:

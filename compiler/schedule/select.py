@@ -8,7 +8,7 @@ from functools import cached_property
 
 from ..errors import ArchsmithError
 from ..ir.cost import Cost, Sizes
-from ..ir.model import Block, Model
+from ..ir.model import PHASES, Block, Model
 from ..ir.op import Op
 from ..ir.types import TensorType
 from ..ir.weights import Each
@@ -16,11 +16,7 @@ from ..machine.roofline import floor, order
 from ..machine.target import Target
 from .kernel import Config, Kernel, Use, blamed
 
-CALLS: Mapping[str, Sizes] = {
-    "train": Sizes(batch=1, tokens=4096, context=4096),
-    "prefill": Sizes(batch=1, tokens=4096, context=4096),
-    "decode": Sizes(batch=1, tokens=1, context=4096),
-}
+CALLS: Mapping[str, Sizes] = {phase: Sizes.usual(phase) for phase in PHASES}
 """The calls that kernels are chosen for, where nothing is said of them."""
 
 

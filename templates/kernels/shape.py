@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ...compiler.ir.types import TensorType
+from ...compiler.machine.target import Target
 from ...compiler.ops.shape import Concat, Expand, Flatten, Split, Unbind, Unflatten
 from ...compiler.schedule.code import Code, call, tuple_of
 from ...compiler.schedule.kernel import Kernel
@@ -51,5 +53,19 @@ class TorchExpand(Kernel):
     name = "torch.expand"
     implements = "expand"
 
+    def refuses(self, op: Expand, operands: tuple[TensorType, ...], target: Target) -> str | None:
+        return None if len(operands[0].shape) == 3 else f"{operands[0]} is no row a token"
+
     def call(self, op: Expand, x: Code, *, phases: tuple[str, ...]) -> Code:
         return x[..., None, :].method("expand", -1, -1, int(op.count), -1)
+
+
+class TorchExpandWeight(Kernel):
+    name = "torch.expand_weight"
+    implements = "expand"
+
+    def refuses(self, op: Expand, operands: tuple[TensorType, ...], target: Target) -> str | None:
+        return None if len(operands[0].shape) == 2 else f"{operands[0]} is no matrix"
+
+    def call(self, op: Expand, x: Code, *, phases: tuple[str, ...]) -> Code:
+        return x[..., None, :].method("expand", -1, int(op.count), -1)

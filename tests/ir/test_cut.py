@@ -14,8 +14,10 @@ from archsmith.compiler.ir.model import PHASES, Block, Model
 from archsmith.compiler.ir.op import Op
 from archsmith.compiler.ir.types import TensorType
 from archsmith.compiler.ops.attention import Attend, Cached
-from archsmith.compiler.ops.elementwise import Activation, Mul, Scale
+from archsmith.compiler.ops.elementwise import Activation, Add, Mul, Scale
 from archsmith.compiler.ops.linear import Einsum
+from archsmith.compiler.ops.position import Rotations
+from archsmith.compiler.ops.shape import Expand
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 HEADS, HEAD, NARROW, WIDE = Dim(4, 3), Dim(8, 2), Dim(8, 5), Dim(64, 7)
@@ -161,3 +163,39 @@ def test_of_equal_cuts_the_nearest_to_attention() -> None:
     block = a.block(a.heads("k", a.x), a.heads("v", a.x))
     assert names(block) == ["k_rows", "v_rows"]
     assert least(block) == 64 * 4
+
+
+def test_a_bias_may_be_added_again() -> None:
+    a = Attention()
+    k = a.add(Add(), a.heads("k", a.narrow), a.weight("bias", HEADS, HEAD))
+    assert names(a.block(k, a.heads("v", a.narrow))) == [a.narrow.name]
+
+
+def test_what_is_of_the_call_alone_is_not_added_again() -> None:
+    """A value that positions make is that of the call's tokens, and of no others."""
+    a = Attention()
+    cos, _ = a.graph.add(Rotations(width=HEAD * 2, theta=10.0, dtype="float32"), a.positions)
+    row = a.add(Add(), a.add(Einsum("btd,kd->btk"), a.narrow, a.weight("w", HEAD, NARROW)), cos)
+    k = a.add(Expand(HEADS), row, name="k")
+    block = a.block(k, k)
+    assert names(block) == [row.name]
+
+
+def test_attentions_that_share_nothing_are_cut_apart() -> None:
+    a = Attention()
+    first = a.block(a.heads("k", a.narrow), a.heads("v", a.narrow))
+    assert len(cheapest_cuts(first)) == 1
+    out = a.add(
+        Einsum("bthv,dhv->btd"), first.graphs[PHASES].outputs[0], a.weight("o", WIDE, HEADS, HEAD)
+    )
+    other = a.add(Einsum("btd,fd->btf"), out, a.weight("other_down", NARROW, WIDE), name="other")
+    rows = a.add(Cached(cache="rows"), a.heads("other_k", other), a.positions, name="rows")
+    a.graph.outputs = (
+        a.add(Attend(scale=1.0), a.heads("other_q", a.x), rows, rows, a.positions, name="last"),
+    )
+    block = Block("layer", caches={**first.caches, "rows": rows.type}, graphs={PHASES: a.graph})
+    one, two = cheapest_cuts(block)
+    # Keys of the second depend on the result of the first, which is the same whatever is kept.
+    assert ([v.name for v in one.values], one.held, one.bytes) == ([a.narrow.name], 64 * 4, 8 * 4)
+    assert ([v.name for v in two.values], two.held, two.bytes) == (["other"], 32 * 4, 8 * 4)
+    assert two.readers == ("last",)
