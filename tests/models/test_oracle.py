@@ -11,6 +11,7 @@ import pytest
 import torch
 from models.oracle import Float64, logits
 from models.tiny import Case, cases, save
+from safetensors.torch import load_file
 
 Build = Callable[..., Any]
 
@@ -45,6 +46,39 @@ def test_logits_are_those_of_transformers(case: Case, build: Build, tmp_path: Pa
     close(ragged, torch.stack((wanted[0, 8], wanted[1, 3])))
     ragged = model.decode(torch.stack((tokens[0, 9], tokens[1, 4])), cache)
     close(ragged, torch.stack((wanted[0, 9], wanted[1, 4])))
+
+
+@pytest.mark.parametrize("family", ["qwen3_moe", "deepseek_v2"])
+def test_rows_in_another_order_are_loaded_and_saved(
+    family: str, build: Build, tmp_path: Path
+) -> None:
+    """Query, key and value in one weight, and pairs of neighbours as halves where there are any."""
+    case = cases(family)[0]
+    reference = save(case, tmp_path / "checkpoint", dtype=torch.float32)
+    tokens = torch.randint(case.fields["vocab_size"], (2, 11), generator=seeded())
+    wanted = logits(reference, tokens)
+    pipeline = "eliminate-dead,permute-rope,fuse-qkv,compress-kv,absorb-attention"
+    package = build(tmp_path / "checkpoint", pipeline)
+    assert "interleaved=True" not in Path(package.__file__).with_name("model.py").read_text()
+    model = package.load(tmp_path / "checkpoint", dtype=torch.float64)
+    with torch.no_grad():
+        close(model(tokens), wanted)
+    cache = model.new_cache(2, 11)
+    close(model.prefill(tokens[:, :6], cache), wanted[:, 5])
+    for t in range(6, 11):
+        close(model.decode(tokens[:, t], cache), wanted[:, t])
+
+    package.save(package.load(tmp_path / "checkpoint"), tmp_path / "again")
+    first, again = (tensors(tmp_path / folder) for folder in ("checkpoint", "again"))
+    assert first.keys() == again.keys()
+    for name, tensor in first.items():
+        assert torch.equal(tensor, again[name]), name
+
+
+def tensors(folder: Path) -> dict[str, torch.Tensor]:
+    """All tensors of a checkpoint."""
+    files = sorted(folder.glob("*.safetensors"))
+    return {name: tensor for file in files for name, tensor in load_file(file).items()}
 
 
 @pytest.mark.parametrize("family", ["llama", "mixtral", "qwen3_moe", "deepseek_v2", "deepseek_v3"])
