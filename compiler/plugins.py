@@ -157,7 +157,7 @@ def _oversight(plugin: type, table: str, key: str, name: object) -> str | None:
     missing = ", ".join(sorted(getattr(plugin, "__abstractmethods__", ())))
     if missing and key in vars(plugin) and isinstance(name, str) and ABC not in plugin.__bases__:
         return f"is called {name!r}, but is no {what} yet: it does not define {missing}"
-    base = plugin.__name__.startswith("_") or plugin.__subclasses__()
+    base = plugin.__name__.startswith("_") or bool(plugin.__subclasses__())
     if not missing and not base and not isinstance(name, str):
         return f"is a {what} without a `{key}`; one that others derive from begins with _"
     fields = [

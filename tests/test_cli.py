@@ -24,6 +24,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 TINY = str(EXAMPLES / "tiny-llama.yaml")
 
 SURFACE = {
+    "bisect": ["json", "package", "pipeline", "target"],
     "build": [
         "aot",
         "dry_run",
@@ -41,7 +42,8 @@ SURFACE = {
     "graph": ["after", "block", "format", "output", "phase", "pipeline"],
     "import": ["name", "output"],
     "list": ["json"],
-    "opt": ["output", "passes"],
+    "new": ["output"],
+    "opt": ["output", "passes", "target", "verify_each"],
     "plan": ["batch", "cache_bits", "context", "json", "pipeline", "target"],
     "run": [
         *("device", "dtype", "max_new", "seed", "temperature", "tokens", "top_p", "weights"),

@@ -50,6 +50,7 @@ for command in (
     export.export,
     plugins.list_,
     plugins.explain,
+    plugins.new,
     specs.schema,
 ):
     main.add_command(command)

@@ -1,4 +1,4 @@
-"""Commands about what is installed: list, explain."""
+"""Commands about plugins: list, explain, new."""
 
 from __future__ import annotations
 
@@ -54,3 +54,27 @@ def explain(what: str, pass_name: str | None) -> None:
     names = [p.name for p in passes]
     before = passes[: names.index(pass_name)] if pass_name in names else passes
     click.echo(why_not(compiler, compiler.build(loaded), before, chosen[0]))
+
+
+@click.command()
+@click.argument("kind", type=click.Choice(["pass"]))
+@click.argument("name")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="Its folder. [default: archsmith-NAME]"
+)
+def new(kind: str, name: str, output: Path | None) -> None:
+    """Write a plugin of your own to begin with: it installs, and its tests pass.
+
+    \b
+      archsmith new pass fuse-scales
+      pip install -e archsmith-fuse-scales
+    """
+    from ..plugins import Registry
+    from ..scaffolding.scaffold import scaffold, write
+
+    folder = output or Path(f"archsmith-{name}")
+    texts = scaffold(name, Registry.installed())
+    write(folder, texts)
+    for path in texts:
+        click.echo(f"wrote {folder / path}", err=True)
+    click.echo(f"  = help: pip install -e {folder}, then pytest in it", err=True)

@@ -1,1 +1,3 @@
-"""A squared-ReLU MLP for archsmith: component, op, kernel and pass."""
+"""A squared-ReLU MLP for archsmith: component, op, kernels and pass."""
+
+ARCHSMITH_API = 1

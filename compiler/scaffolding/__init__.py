@@ -1,0 +1,1 @@
+"""What `archsmith new` writes: templates of a plugin's distribution, and what fills them."""
