@@ -57,9 +57,11 @@ def readers(rewriter: Rewriter, value: Value) -> list[Reader] | str:
         found = list(_follow(rewriter, _Columns(value, Dim.of(0), width, Dim.of(0))))
     except Unlike as why:
         return str(why)
+    if not found:
+        return f"nothing reads %{value.name}"
     weights = [reader.weight for reader in found]
     for weight in weights:
-        if len(_users(rewriter, weight)) > 1 or weights.count(weight) > 1:
+        if len(rewriter.graph.users(weight)) > 1 or weights.count(weight) > 1:
             return f"%{weight.name} is read more than once"
         for ref in rewriter.program(weight).refs():
             if ref.name in rewriter.elsewhere:
@@ -143,10 +145,6 @@ def _parameter(rewriter: Rewriter, weight: Value) -> Value:
     if not rewriter.is_param(weight):
         raise Unlike(f"%{weight.name} is computed, not a parameter")
     return weight
-
-
-def _users(rewriter: Rewriter, weight: Value) -> list[Node]:
-    return rewriter.graph.users(weight)
 
 
 def _later(one: Dim, other: Dim) -> Dim:

@@ -12,7 +12,7 @@ from archsmith.compiler.ir.op import Op
 from archsmith.compiler.ir.types import TensorType
 from archsmith.compiler.ops.attention import Attend
 from archsmith.compiler.ops.elementwise import GatedActivation, Softcap
-from archsmith.compiler.ops.moe import Route
+from archsmith.compiler.ops.moe import Route, Router
 from archsmith.compiler.ops.norm import AddRmsNorm, RmsNorm
 from archsmith.compiler.ops.position import Rope, Rotations
 from archsmith.compiler.schedule.code import name
@@ -50,6 +50,9 @@ CASES = {
     "route": (Route("softmax", Dim.of(4)), LOGITS),
     "route, normalized": (Route("softmax", Dim.of(4), normalize=True), LOGITS),
     "route, grouped": (GROUPED, LOGITS, BIAS),
+    "route, with others": (Route("softmax", Dim.of(4), always=Dim.of(2)), LOGITS),
+    "router": (Router("softmax", Dim.of(4)), X, "bfloat16[16, 64]"),
+    "router, wide": (Router("sigmoid", Dim.of(4)), "float32[B, T, 64]", "float32[16, 64]", BIAS),
     "attend": (Attend(0.5), HEADS, *KEYS),
     "attend, capped": (Attend(0.5, softcap=3.0), HEADS, *KEYS),
     "attend, with sinks": (Attend(0.5), HEADS, *KEYS, "bfloat16[4]"),
