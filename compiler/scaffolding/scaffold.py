@@ -25,7 +25,7 @@ def scaffold(name: str, registry: Registry) -> dict[str, str]:
     if not _NAME.fullmatch(name) or len(name) > _LONGEST:
         raise ArchsmithError(
             f"no pass can be called {name!r}\n"
-            "  = help: a verb and what it is done to, in lower case: fuse-gate-up"
+            "  = help: a verb and what it is done to, in lower case: fuse-scales"
         )
     stem = name.replace("-", "_")
     package = f"archsmith_{stem}"

@@ -7,7 +7,6 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,41 +20,14 @@ from archsmith.compiler.rewrite.pattern import RewritePass
 from archsmith.compiler.rewrite.pipeline import PassFailed, Runner
 from archsmith.compiler.rewrite.rewriter import ModelRewriter, Rewriter
 
-from .text_graphs import graph
+from .bad import TEXT, Bad, fails
 
-TEXT = graph("%h = scale(%x, factor=3.0) : X", "%y = scale(%h, factor=2.0) : X", "return %y, %h")
 QUICK = 0.3  # seconds that a pass has here; what hangs, hangs forever
 
 
 @pytest.fixture
 def model(registry: Registry) -> Model:
     return parse_model(TEXT, registry.ops)
-
-
-def fails(model: Model, registry: Registry, made: Any, says: str, **limits: Any) -> PassFailed:
-    """Run a pass that fails; the model and the process are as they were."""
-    before = print_model(model)
-    state = signal.getsignal(signal.SIGALRM), signal.getitimer(signal.ITIMER_REAL), sys.gettrace()
-    with pytest.raises(PassFailed, match=says) as failed:
-        Runner(registry.ops, **limits).apply(model, made)
-    assert print_model(model) == before
-    assert failed.value.exit_code == 3
-    found = signal.getsignal(signal.SIGALRM), signal.getitimer(signal.ITIMER_REAL), sys.gettrace()
-    assert found == state
-    return failed.value
-
-
-@dataclass(frozen=True)
-class Bad(Pass):
-    """What the passes here have in common: the node that they look at, and a name."""
-
-    name = "bad"
-
-    def run(self, rewriter: Rewriter) -> None:
-        node = rewriter.graph.get("y")
-        self.at(rewriter, node)
-
-    def at(self, rewriter: Rewriter, node: Any) -> None: ...
 
 
 class Raises(Bad):
@@ -202,41 +174,6 @@ def test_what_a_user_interrupts_is_interrupted(model: Model, registry: Registry)
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
 
-class Drops(Bad):
-    def at(self, rewriter: Rewriter, node: Any) -> None:
-        rewriter.returns(*node.results)
-
-
-class Widens(Bad):
-    def at(self, rewriter: Rewriter, node: Any) -> None:
-        (y,) = node.results
-        rewriter.returns(rewriter.op.concat(y, y), rewriter.graph.outputs[1])
-
-
-class Takes(Bad):
-    def at(self, rewriter: Rewriter, node: Any) -> None:
-        rewriter.input("more", node.results[0].type)
-
-
-@pytest.mark.parametrize("numeric", [True, False])
-@pytest.mark.parametrize(
-    ("made", "says"),
-    [
-        (Drops(), r"^pass bad: block b returns float32\[B, T, 8~3\], where it was float32.*, flo"),
-        (
-            Widens(),
-            r"^pass bad: block b returns .*16~6\], .*\(after a change at %concat\)",
-        ),
-        (Takes(), r"^pass bad: block b takes float32.*, float32"),
-    ],
-    ids=lambda made: type(made).__name__,
-)
-def test_what_a_block_takes_and_returns_stays(
-    model: Model, registry: Registry, made: Pass, says: str, numeric: bool
-) -> None:
-    fails(model, registry, made, says, numeric=numeric)
-
-
 @dataclass(frozen=True)
 class Matches(RewritePass):
     name = "matches"
@@ -262,62 +199,6 @@ def test_a_match_is_named(model: Model, registry: Registry) -> None:
     assert (failed.block, failed.node) == ("b", "h")
     assert failed.after is not None
     assert "factor=6.0" in print_model(failed.after)
-
-
-class Endless(Bad):
-    """It undoes what it did, and starts anew."""
-
-    def applications(self, rewriter: Rewriter) -> Iterator[None]:
-        while True:
-            yield
-
-
-def test_what_does_not_come_to_an_end(model: Model, registry: Registry) -> None:
-    fails(model, registry, Endless(), r"applied 10000 times and did not come to an end$")
-
-
-class Counts(Bad):
-    """Each of these does something else each time: it counts how often it ran."""
-
-    def times(self) -> int:
-        return next(globals()["COUNT"])
-
-
-class Renames(Counts):
-    def at(self, rewriter: Rewriter, node: Any) -> None:
-        (x,) = rewriter.graph.operands(node)
-        made = rewriter.op.scale(x, factor=2.0, name=f"z{self.times()}")
-        rewriter.replace(node.results[0], rewriter.op.scale(made, factor=1.0, name="y"))
-
-
-class Talks(Counts):
-    def at(self, rewriter: Rewriter, node: Any) -> None:
-        rewriter.refuse(node, f"reason {self.times()}")
-
-
-class RaisesLater(Counts):
-    def at(self, rewriter: Rewriter, node: Any) -> None:
-        if self.times():
-            raise ValueError("a bug")
-
-
-@pytest.mark.parametrize(
-    ("made", "says"),
-    [
-        (Renames(), r"^pass bad: it is not deterministic: it made `%z0 = scale.*`, and .*`%z1 = "),
-        (Talks(), r"^pass bad: .* it said `b/%y: reason 0`, and then `b/%y: reason 1`"),
-        (
-            RaisesLater(),
-            r"^pass bad: it is not deterministic: when it ran again, block b, at",
-        ),
-    ],
-    ids=lambda made: type(made).__name__,
-)
-def test_what_is_not_deterministic(
-    model: Model, registry: Registry, made: Pass, says: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(globals(), "COUNT", itertools.count())
-    fails(model, registry, made, says)
 
 
 @dataclass(frozen=True)
