@@ -124,6 +124,11 @@ def test_contributing_shows_the_template_and_the_test_of_a_kernel() -> None:
     assert test.read_text() in blocks(CONTRIBUTING, "python")
 
 
+def test_contributing_shows_the_test_of_a_pass() -> None:
+    test = ROOT / "examples" / "custom_pass" / "tests" / "test_fuse_relu_squared.py"
+    assert test.read_text() in blocks(CONTRIBUTING, "python")
+
+
 @pytest.fixture
 def contributed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """The other code of CONTRIBUTING, as the modules of a package of one's own."""
