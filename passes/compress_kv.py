@@ -73,10 +73,12 @@ def _not_worth(rewriter: Rewriter, cut: Cut) -> str:
         return ""
     least = f"{cut.bytes} bytes a token would do for {cut.held}, but a step of decoding takes {now}"
     least += f" to make them again, where it takes {was}"
+    was, now = compared(before, absorbed.graph, "decode", rewriter.target)
+    if not better(was, now, "decode"):
+        return ""
     if any(why):
         return f"{least}; they are not absorbed: {next(filter(None, why))}"
-    was, now = compared(before, absorbed.graph, "decode", rewriter.target)
-    return f"{least}, and {now} to absorb them, for {was}" if better(was, now, "decode") else ""
+    return f"{least}, and {now} absorbed, where it takes {was}"
 
 
 def _fresh(cut: Cut) -> tuple[Value, ...]:
@@ -92,8 +94,8 @@ def _compress(rewriter: Rewriter, cut: Cut) -> int:
     kept = {rewriter.graph.node(value).name for value in cut.values}
     rewriter.replace(cut.read, tuple(_again(rewriter, value, made, kept) for value in cut.read))
     for node in (node for name in cut.readers if (node := rewriter.graph.get(name))):
-        _, k, v, *_ = operands = rewriter.graph.operands(node)
-        if isinstance(node.op, Attend) and k == v and not node.op.value_in_key:
+        operands = rewriter.graph.operands(node)
+        if isinstance(node.op, Attend) and operands[1] == operands[2]:
             whole = replace(node.op, value_in_key=True)
             rewriter.replace(node.results[0], rewriter.add(whole, *operands, name="out"))
     return len(set(made.values())) - len(cut.values)
@@ -118,7 +120,8 @@ def _kept(rewriter: Rewriter, values: tuple[Value, ...]) -> Sequence[Value]:
         kept: Value = rows
         return kept
 
-    if len(values) > 1 and all(len(value.type.row) == 1 for value in values):
+    alike = len({value.type.dtype for value in values}) == 1
+    if alike and len(values) > 1 and all(len(value.type.row) == 1 for value in values):
         row = rewriter.op.concat(*values, name="kv")
         row = cached(row, _unused(rewriter, "kv"), "kv")
         sizes = tuple(value.type.row[0] for value in values)
