@@ -51,7 +51,7 @@ def _merged_params(rewriter: Rewriter) -> bool:
 def _merged_ops(rewriter: Rewriter) -> bool:
     first: dict[Any, Node] = {}
     for node in rewriter.graph.nodes():
-        if node.op is None or node.op.stateful:
+        if node.op is None:
             continue
         known = first.setdefault(_meaning(rewriter, node), node)
         if known is not node:
