@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ..compiler.ir.dims import TWO
+from ..compiler.ir.dims import TWO, Dim
 from ..compiler.ir.graph import Value
-from ..compiler.ir.weights import Concat, Indexed, Unflatten
+from ..compiler.ir.weights import Concat, Each, Indexed, Program, Unflatten
 from ..compiler.ops.moe import Experts
 from ..compiler.rewrite.pattern import RewritePass
 from ..compiler.rewrite.rewriter import Rewriter
@@ -35,10 +35,7 @@ class FuseExpertGateUp(RewritePass):
         for value in (gate, up):
             if not rewriter.is_param(value):
                 return f"%{value.name} is computed, not a parameter"
-            if not isinstance(rewriter.program(value), Indexed):
-                return f"%{value.name} is not made expert by expert"
-        first, second = rewriter.program(gate), rewriter.program(up)
-        if type(first) is not type(second):
+        if isinstance(rewriter.program(gate), Each) != isinstance(rewriter.program(up), Each):
             return f"of %{gate.name} and %{up.name}, one is packed and one is not"
         return None
 
@@ -55,11 +52,21 @@ class FuseExpertGateUp(RewritePass):
         down: Value,
         experts: Experts,
     ) -> Any:
-        first, second = rewriter.program(gate), rewriter.program(up)
-        assert isinstance(first, Indexed)  # as `check` saw
-        assert isinstance(second, Indexed)
-        rows = Concat((first.body, second.body), 0)
-        both = Unflatten(rows, 0, (TWO, first.body.shape[0]))
-        fused = type(first)(both, first.index, first.count)
-        gate_up = rewriter.param(gate.name.replace("gate", "gate_up"), fused)
-        return op.fused_experts(x, index, weight, gate_up, down, activation=experts.activation)
+        both = _both(rewriter.program(gate), rewriter.program(up))
+        gate_up = rewriter.param(gate.name.replace("gate", "gate_up"), both)
+        return op.fused_experts(x, index, weight, gate_up, down, **experts.attributes())
+
+
+def _both(gate: Program, up: Program) -> Program:
+    """Gate and up, both [E, F, D], as [E, 2, F, D]: an expert's where experts are told apart."""
+    match gate, up:
+        case Indexed(first, index, count), Indexed(second) if type(gate) is type(up):
+            rows = Concat((first, second), 0)
+            return type(gate)(Unflatten(rows, 0, (TWO, first.shape[0])), index, count)
+        case Concat(firsts, 0), Concat(seconds, 0) if _shapes(firsts) == _shapes(seconds):
+            return Concat(tuple(map(_both, firsts, seconds)), 0)
+    return Unflatten(Concat((gate, up), 1), 1, (TWO, gate.shape[1]))
+
+
+def _shapes(programs: tuple[Program, ...]) -> list[tuple[Dim, ...]]:
+    return [program.shape for program in programs]

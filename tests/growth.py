@@ -25,16 +25,16 @@ from archsmith.compiler.ir.weights import (
     Transpose,
     Unflatten,
 )
+from growth_experts import INNER, ExpertSteps
 from hypothesis import strategies as st
 
 HEADS, WIDTH = Dim(6, 2), Dim(10, 6)  # the stream is [B, T, HEADS * WIDTH]
 GROUPS = Dim(3, 2)
-EXPERTS, TOP_K, INNER = Dim(8, 4), Dim(3, 2), Dim(20, 7)
 VOCABULARY = Dim(91, 11)
 HIDDEN = HEADS * WIDTH
 
 
-class Growth:
+class Growth(ExpertSteps):
     """One model in the making: `draw` decides, every op that is appended is well typed."""
 
     def __init__(self, draw: st.DrawFn, ops: Mapping[str, type[Op]]) -> None:
@@ -249,28 +249,6 @@ class Growth:
         self.block.caches[cache] = rows.type
         return rows
 
-    def experts(self) -> Value:
-        index, weight = self._routed()
-        gate = self.param("gate", (EXPERTS, INNER, HIDDEN), experts=True)
-        up = self.param("up", (EXPERTS, INNER, HIDDEN), experts=True)
-        down = self.param("down", (EXPERTS, HIDDEN, INNER), experts=True)
-        return self.op.experts(self.x, index, weight, gate, up, down, activation="silu")
-
-    def fused_experts(self) -> Value:
-        index, weight = self._routed()
-        gate_up = self.param("gate_up", (EXPERTS, TWO, INNER, HIDDEN), experts=True)
-        down = self.param("down", (EXPERTS, HIDDEN, INNER), experts=True)
-        return self.op.fused_experts(self.x, index, weight, gate_up, down, activation="gelu")
-
-    def _routed(self) -> tuple[Value, Value]:
-        table = self.op.widen(self.param("router", (EXPERTS, HIDDEN)))
-        logits = self.op.einsum(self.op.widen(self.x), table, equation="btd,ed->bte")
-        score = self.draw(st.sampled_from(["softmax", "sigmoid", "sqrtsoftplus"]))
-        groups = self.draw(st.sampled_from([ONE, Dim.of(2)]))
-        return self.op.route(
-            logits, score=score, top_k=TOP_K, groups=groups, normalize=True, name=("index", "share")
-        )
-
     def zeros(self) -> Value:
         return self.op.add(self.x, self.op.zeros(self.x))
 
@@ -280,7 +258,8 @@ STEPS: Mapping[str, Callable[[Growth], Value]] = {
     for step in (
         *(Growth.add, Growth.mul, Growth.scale, Growth.softcap, Growth.clamp, Growth.activation),
         *(Growth.rms_norm, Growth.add_rms_norm, Growth.split, Growth.unbind, Growth.rope),
-        *(Growth.expand, Growth.attend, Growth.experts, Growth.fused_experts, Growth.zeros),
+        *(Growth.expand, Growth.attend, Growth.experts, Growth.fused_experts),
+        *(Growth.shared_experts, Growth.zeros),
     )
 }
 

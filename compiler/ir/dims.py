@@ -72,7 +72,7 @@ class Dim:
         return str(self.size) if self.size == self.probe else f"{self.size}~{self.probe}"
 
 
-ONE, TWO = Dim(1, 1), Dim(2, 2)
+ZERO, ONE, TWO = Dim(0, 0), Dim(1, 1), Dim(2, 2)
 
 
 def total(dims: tuple[Dim, ...]) -> Dim:

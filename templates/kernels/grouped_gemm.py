@@ -54,7 +54,7 @@ class TritonGroupedGemm(Kernel):
         _, width, inner, _ = _sizes(operands)
         between = 2 * sizes.count(index) * (inner + width) * BYTES[x.dtype]
         most = next((n for n in self.ladder if sizes.rows <= n), 4 * self.ladder[-1])
-        sorted_first = sizes.rows > _block_m(operands, most)
+        sorted_first = sizes.rows > _block_m(op, operands, most)
         launches = Cost(bytes=between, launches=4 if sorted_first else 3)
         return op.cost(sizes, *operands) + launches
 
@@ -62,7 +62,7 @@ class TritonGroupedGemm(Kernel):
         self, op: FusedExperts, operands: tuple[TensorType, ...], rows: int, target: Target
     ) -> Iterator[Config]:
         experts, width, inner, top_k = _sizes(operands)
-        block_m = _block_m(operands, rows)
+        block_m = _block_m(op, operands, rows)
         tiles = max(min(rows * top_k, experts), rows * top_k // block_m)
         widest = _widest(block_m, operands, target)
         depths = _depths(block_m, operands, target)
@@ -118,11 +118,12 @@ def _sizes(operands: tuple[TensorType, ...]) -> tuple[int, int, int, int]:
     return experts.size, width.size, inner.size, index.row[0].size
 
 
-def _block_m(operands: tuple[TensorType, ...], rows: int) -> int:
-    """Rows of a tile: as many as an expert has on average; of few tokens it takes all."""
+def _block_m(op: FusedExperts, operands: tuple[TensorType, ...], rows: int) -> int:
+    """Rows of a tile: as many as an expert that is chosen has on average; of few tokens it takes
+    all."""
     experts, _, _, top_k = _sizes(operands)
     most = 32 if operands[0].dtype == "float32" else 128
-    average = -(-rows * top_k // experts)
+    average = -(-rows * (top_k - op.always.size) // (experts - op.always.size))
     return 16 if rows <= 16 else min(max(power_of_2(average), 16), most)
 
 

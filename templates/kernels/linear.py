@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from ...compiler.ops.linear import Einsum
 from ...compiler.schedule.code import Code, call
 from ...compiler.schedule.kernel import Kernel
@@ -12,7 +14,7 @@ class TorchEinsum(Kernel):
     implements = "einsum"
 
     def call(self, op: Einsum, *operands: Code, phases: tuple[str, ...]) -> Code:
-        if _is_linear(op.equation):
+        if op.projects and re.search(",[a-z]{2}->", op.equation):  # a weight [F, D]
             return call("F.linear", *operands)
         if axes := _summed(op.equation):
             return call("torch.tensordot", *operands, dims=Code(f"({axes[0]}, {axes[1]})"))
@@ -43,13 +45,3 @@ def _summed(equation: str) -> tuple[list[int], list[int]] | None:
     if not summed or free != result or len(set(x)) < len(x) or len(set(weight)) < len(weight):
         return None
     return [x.index(a) - len(x) for a in summed], [weight.index(a) - len(weight) for a in summed]
-
-
-def _is_linear(equation: str) -> bool:
-    """Whether this is x [..., D] times the transpose of a weight [F, D]."""
-    left, result = equation.split("->")
-    terms = left.split(",")
-    if len(terms) != 2 or len(terms[1]) != 2:
-        return False
-    x, (row, column) = terms[0], (terms[1][0], terms[1][1])
-    return x[-1] == column and result == x[:-1] + row and row not in x

@@ -1,11 +1,13 @@
-"""The choice of experts in PyTorch."""
+"""The choice of experts in PyTorch, from logits or from what they are made of."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from ...compiler.ir.cost import Cost, Sizes
 from ...compiler.ir.types import TensorType
 from ...compiler.machine.target import Target
-from ...compiler.ops.moe import Route
+from ...compiler.ops.moe import Route, Router, Routing
 from ...compiler.schedule.code import Code, call
 from ...compiler.schedule.kernel import Kernel
 
@@ -18,26 +20,64 @@ class TorchRoute(Kernel):
     def cost(
         self, op: Route, operands: tuple[TensorType, ...], sizes: Sizes, target: Target
     ) -> Cost:
-        """Scores, the best and their weights; more steps for a bias, groups, a sum and a scale."""
-        groups = 8 if op.top_groups.size < op.groups.size else 0
-        further = len(operands) - 1 + groups + 3 * op.normalize + (op.scale != 1.0)
-        return op.cost(sizes, *operands) + Cost(launches=3 + further)
+        return op.cost(sizes, *operands) + Cost(launches=_steps(op, len(operands) > 1))
 
     def call(
         self, op: Route, logits: Code, bias: Code | None = None, *, phases: tuple[str, ...]
     ) -> Code:
         operands = [logits] if bias is None else [logits, bias]
-        groups = {
-            "groups": int(op.groups),
-            "top_groups": int(op.top_groups),
-            "group_score": op.group_score,
-        }
-        return call(
-            "route",
-            *operands,
-            score=op.score,
-            top_k=int(op.top_k),
-            **(groups if int(op.groups) > 1 else {}),
-            normalize=op.normalize,
-            **({} if op.scale == 1.0 else {"scale": op.scale}),
-        )
+        return call("route", *operands, **_rules(op))
+
+
+class TorchRouter(Kernel):
+    name = "torch.router"
+    implements = "router"
+    functions = ("router",)
+
+    def cost(
+        self, op: Router, operands: tuple[TensorType, ...], sizes: Sizes, target: Target
+    ) -> Cost:
+        """What is widened, and the logits, are written and read once more."""
+        x, weight, *bias = operands
+        widened = [operand.wide for operand in (x, weight) if operand != operand.wide]
+        between = [*widened, x.wide.last(weight.row[0])]
+        launches = len(widened) + 1 + _steps(op, bool(bias))
+        moved = 2 * sum(map(sizes.bytes, between))
+        return op.cost(sizes, *operands) + Cost(bytes=moved, launches=launches)
+
+    def call(
+        self,
+        op: Router,
+        x: Code,
+        weight: Code,
+        bias: Code | None = None,
+        *,
+        phases: tuple[str, ...],
+    ) -> Code:
+        operands = [x, weight] if bias is None else [x, weight, bias]
+        return call("router", *operands, **_rules(op))
+
+
+def _steps(op: Routing, bias: bool) -> int:
+    """Scores, the best and their weights; more for a bias, groups, a sum, a scale and others."""
+    groups = 8 if op.top_groups.size < op.groups.size else 0
+    always = 4 if op.always.size else 0
+    return 3 + bias + groups + 3 * op.normalize + (op.scale != 1.0) + always
+
+
+def _rules(op: Routing) -> dict[str, Any]:
+    """The attributes as keywords, without those that say nothing."""
+    groups = {
+        "groups": int(op.groups),
+        "top_groups": int(op.top_groups),
+        "group_score": op.group_score,
+    }
+    weight = {} if op.always_weight == 1.0 else {"always_weight": op.always_weight}
+    return {
+        "score": op.score,
+        "top_k": int(op.top_k),
+        **(groups if int(op.groups) > 1 else {}),
+        "normalize": op.normalize,
+        **({} if op.scale == 1.0 else {"scale": op.scale}),
+        **({"always": int(op.always), **weight} if int(op.always) else {}),
+    }

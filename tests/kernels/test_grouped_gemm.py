@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from archsmith.compiler.ir.cost import Sizes
+from archsmith.compiler.ir.dims import Dim
 from archsmith.compiler.ops.moe import FusedExperts
 from kernels.checks import Edit, Results, differ, holds, interpreted
 
@@ -22,14 +23,18 @@ def run(
     activation: str = "silu",
     dtype: str = "float32",
     chosen: tuple[int, ...] | None = None,
+    always: int = 0,
     target: str = "h200",
     batch: int = 1,
     edit: Edit | None = None,
 ) -> tuple[Results, Results]:
-    """`chosen` are the experts that tokens choose from, all of them where nothing is said."""
+    """`chosen` are the experts that tokens choose from, all of them where nothing is said, but for
+    the last `always`, which every token uses."""
     draws = np.random.default_rng(1)
-    among = np.arange(experts) if chosen is None else np.array(chosen)
-    index = np.stack([draws.permutation(among)[:top_k] for _ in range(rows)])
+    among = np.arange(experts - always) if chosen is None else np.array(chosen)
+    index = np.stack([draws.permutation(among)[: top_k - always] for _ in range(rows)])
+    last = np.arange(experts - always, experts)
+    index = np.concatenate([index, np.broadcast_to(last, (rows, always))], axis=1)
     values = {
         "index": index.reshape(batch, rows // batch, top_k),
         "gate_up": draws.standard_normal((experts, 2, inner, width)) / width**0.5,
@@ -44,7 +49,7 @@ def run(
     ]
     return interpreted(
         "triton.grouped_gemm",
-        FusedExperts(activation),
+        FusedExperts(activation, always=Dim.of(always)),
         types,
         Sizes(batch, rows // batch, rows // batch),
         dtype=dtype,
@@ -84,6 +89,17 @@ SHAPES = [
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_grouped_experts(shape: tuple[int, ...], dtype: str) -> None:
     assert differ(*run(*shape, dtype=dtype)) < CLOSE[dtype]
+
+
+# Rows, experts, experts a token, of which so many are always used: by choice, by expert, sorted.
+@pytest.mark.parametrize(
+    "shape", [(1, 12, 5, 1), (9, 5, 4, 2), (16, 4, 2, 1), (40, 9, 5, 3), (140, 9, 3, 1)], ids=str
+)
+def test_experts_that_are_always_used(shape: tuple[int, ...]) -> None:
+    rows, experts, top_k, always = shape
+    for dtype, error in CLOSE.items():
+        found = run(rows, experts, top_k, 40, 24, always=always, dtype=dtype)
+        assert differ(*found) < error
 
 
 @pytest.mark.parametrize("activation", ["silu", "gelu", "gelu_tanh", "relu"])

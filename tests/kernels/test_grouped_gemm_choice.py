@@ -10,6 +10,7 @@ import pytest
 import torch
 from archsmith.compiler.driver import Compiler
 from archsmith.compiler.ir.cost import Sizes
+from archsmith.compiler.ir.dims import Dim
 from archsmith.compiler.ir.types import TensorType
 from archsmith.compiler.ops.moe import FusedExperts
 from archsmith.compiler.plugins import Registry
@@ -65,6 +66,20 @@ def test_tiles(registry: Registry, model: tuple[int, ...], chip: str) -> None:
             assert programs > 0.7 * target.processors or tile["GATE_N"] <= 32
 
 
+@pytest.mark.parametrize("chip", CHIPS)
+def test_experts_that_are_always_used_change_no_tile(registry: Registry, chip: str) -> None:
+    """A tile has as many rows as an expert that is chosen; those that are not fill several."""
+    kernel, target = registry.kernels[OURS](), registry.targets[chip]
+    with_others = FusedExperts("silu", always=Dim.of(2))
+    for rows in (*kernel.ladder, 100_000):
+        sizes = types(64, 6, 2048, 1408), types(66, 8, 2048, 1408)
+        one, other = (
+            next(iter(kernel.configs(op, operands, rows, target))).constants["BLOCK_M"]
+            for op, operands in zip((FusedExperts("silu"), with_others), sizes, strict=True)
+        )
+        assert one == other
+
+
 def test_refusals(registry: Registry) -> None:
     kernel, op, model = registry.kernels[OURS](), FusedExperts("silu"), types(8, 2, 64, 32)
     h200, cpu = registry.targets["h200"], registry.targets["cpu"]
@@ -111,7 +126,7 @@ def test_experts_are_given_to_it_once_they_are_packed() -> None:
 
 
 def test_on_a_cpu_and_for_gradients_it_is_its_path_in_pytorch(registry: Registry) -> None:
-    module = emitted(registry.kernels[OURS](), FusedExperts("silu"), types(4, 2, 32, 16), "h200")
+    module = emitted(registry.kernels[OURS](), {FusedExperts("silu"): types(4, 2, 32, 16)}, "h200")
     torch.manual_seed(0)
     index = torch.stack([torch.randperm(4)[:2] for _ in range(20)]).view(2, 10, 2)
     shapes = ((2, 10, 32), (2, 10, 2), (4, 2, 16, 32), (4, 32, 16))

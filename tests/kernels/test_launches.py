@@ -94,7 +94,7 @@ def test_launches(case: tuple[Any, ...]) -> None:
         operands[key] = drawn.to(dtype)
     space = {"torch": torch, "F": torch.nn.functional, **operands}
     if kernel.functions:
-        space |= vars(emitted(kernel, op, types, "h200"))
+        space |= vars(emitted(kernel, {op: types}, "h200"))
         space |= operands
     code = kernel.call(op.at("size"), *map(name, names), phases=("prefill",))
     text = code.text.replace("self.dtype", "torch.bfloat16").replace("cache.fresh", "True")

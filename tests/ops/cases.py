@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from archsmith.compiler.ir.dims import Dim
+from archsmith.compiler.ir.dims import ONE, Dim
 from archsmith.compiler.ir.op import Op
 from archsmith.compiler.ir.types import TensorType
 from archsmith.compiler.ops.attention import Attend, Cached
@@ -24,7 +24,7 @@ from archsmith.compiler.ops.elementwise import (
     Zeros,
 )
 from archsmith.compiler.ops.linear import Einsum, Embed
-from archsmith.compiler.ops.moe import SCORES, Experts, FusedExperts, Route
+from archsmith.compiler.ops.moe import SCORES, Experts, FusedExperts, Route, Router
 from archsmith.compiler.ops.norm import AddRmsNorm, RmsNorm
 from archsmith.compiler.ops.position import Rope, Rotations
 from archsmith.compiler.ops.shape import Concat, Expand, Flatten, Split, Unbind, Unflatten
@@ -120,7 +120,14 @@ CASES = (
         )
         for group_score in ("max", "top2_sum")
     ),
+    case(Route("softmax", Dim(2, 1), always=Dim(3, 2), always_weight=0.4), "float32[B, T, 6~4]"),
+    case(Router("sigmoid", Dim(2, 1)), X, "float32[6~4, 12~4]", "float32[6~4]"),
+    case(
+        Router("sigmoid", Dim(2, 1), normalize=True, always=ONE),
+        *("bfloat16[B, T, 12~4]", "bfloat16[6~4, 12~4]"),
+    ),
     case(Experts("silu"), *EXPERTS, *TABLES),
+    case(Experts("relu", always=Dim(2, 1)), *EXPERTS, *TABLES),
     case(FusedExperts("gelu"), *EXPERTS, "float32[6~4, 2, 14~5, 12~4]", TABLES[2]),
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -14,7 +15,7 @@ from archsmith.compiler.ir.types import TensorType
 from archsmith.compiler.ops.attention import Attend, Cached
 from archsmith.compiler.ops.elementwise import Add, Zeros
 from archsmith.compiler.ops.linear import Einsum, Embed
-from archsmith.compiler.ops.moe import Experts, FusedExperts
+from archsmith.compiler.ops.moe import Experts, FusedExperts, Router
 from archsmith.compiler.ops.norm import RmsNorm
 from archsmith.compiler.ops.shape import Concat, Expand, Flatten, Split, Unflatten
 
@@ -144,6 +145,33 @@ def test_experts_multiply_for_those_chosen_and_are_read_where_any_is(
         without = math.comb(EXPERTS - 1, TOP_K) / math.comb(EXPERTS, TOP_K)
         wanted = EXPERTS * (1 - without**rows)
         assert found.bytes == pytest.approx(own + wanted * held, rel=1e-12)
+
+
+@pytest.mark.parametrize("op", [Experts("silu"), FusedExperts("silu")], ids=lambda op: op.name)
+def test_experts_that_are_always_used_are_always_read(op: Op) -> None:
+    """As much as the routed experts and a feed-forward beside them, but x and y once."""
+    weights = {
+        "experts": lambda n: [f"bfloat16[{n}, 24~2, 64~5]"] * 2,
+        "fused_experts": lambda n: [f"bfloat16[{n}, 2, 24~2, 64~5]"],
+    }[op.name]
+    for sizes in (PREFILL, DECODE, Sizes(64, 1, 5)):
+        routed = cost(op, X, *CHOSEN, *weights("8~3"), DOWN, sizes=sizes)
+        chosen = ("int64[B, T, 5~3]", "float32[B, T, 5~3]")
+        operands = (X, *chosen, *weights("11~5"), "bfloat16[11~5, 64~5, 24~2]")
+        found = cost(replace(op, always=Dim(3, 2)), *operands, sizes=sizes)
+        shared = 3 * WIDTH * INNER * 3  # the elements of three experts
+        assert found.flops == routed.flops + 2 * sizes.rows * shared
+        named = sizes.rows * 3 * (8 + 4)
+        assert found.bytes == pytest.approx(routed.bytes + 2 * shared + named, rel=1e-12)
+
+
+def test_a_router_reads_its_weight_once() -> None:
+    rules = ("sigmoid", Dim(2, 1))
+    for sizes in (PREFILL, DECODE):
+        found = cost(Router(*rules), X, "bfloat16[8~3, 64~5]", sizes=sizes)
+        assert found.flops == 2 * sizes.rows * EXPERTS * WIDTH
+        written = sizes.rows * TOP_K * (8 + 4)
+        assert found.bytes == 2 * (sizes.rows * WIDTH + EXPERTS * WIDTH) + written
 
 
 def test_a_value_in_its_key_is_read_once() -> None:

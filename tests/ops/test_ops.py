@@ -16,9 +16,9 @@ from archsmith.compiler.ir.types import TensorType
 from archsmith.compiler.ops.attention import Attend
 from archsmith.compiler.ops.elementwise import ACTIVATIONS, Activation, Clamp
 from archsmith.compiler.ops.linear import Einsum
-from archsmith.compiler.ops.moe import SCORES, Experts, Route
+from archsmith.compiler.ops.moe import SCORES, Experts, FusedExperts, Route, Router
 from archsmith.compiler.ops.position import Rotations
-from archsmith.compiler.ops.shape import Concat, Expand, Flatten, Split, Unflatten
+from archsmith.compiler.ops.shape import Concat, Expand, Flatten, Split, Unbind, Unflatten
 from archsmith.compiler.plugins import Registry
 
 from .cases import CASES, LENGTHS, Case, case, samples
@@ -190,6 +190,25 @@ def test_commutative_ops_are(case: Case) -> None:
         (case(Route("sigmoid", Dim.of(2), Dim.of(4)), "float32[B, T, 6~4]"), "not a multiple"),
         (case(Route("tanh", Dim.of(2)), "float32[B, T, 6~4]"), "is no score"),
         (case(Route("sigmoid", Dim.of(2)), "bfloat16[B, T, 6~4]"), "widen them"),
+        (case(Router("sigmoid", Dim.of(2)), str(X), "float32[6~4, 12~5]"), "does not fit"),
+        (case(Router("sigmoid", Dim.of(2)), str(X), "float64[6~4, 12~4]"), "does not fit"),
+        (case(Router("sigmoid", Dim.of(7)), str(X), "float32[6~4, 12~4]"), "exceeds the experts"),
+        (
+            case(
+                Experts("silu", always=Dim(3, 1)),
+                *map(str, next(c for c in CASES if c.op.name == "experts").operands),
+            ),
+            "leave none of",
+        ),
+        (
+            case(
+                FusedExperts("silu"),
+                *map(str, next(c for c in CASES if c.op.name == "experts").operands[:3]),
+                *("float32[6~4, 3, 14~5, 12~4]", "float32[6~4, 12~4, 14~5]"),
+            ),
+            r"not \[experts, 2, width, hidden\]",
+        ),
+        (case(Unbind(), "float32[B, T, 3~2, 12~4]"), "no fixed number of parts"),
         (
             case(Attend(1.0), "float32[B, T, 5, 8]", *["float32[B, S, 2, 8]"] * 2, "int64[B, T]"),
             "not a multiple",
