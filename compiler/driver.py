@@ -105,10 +105,11 @@ class Compiler:
         self, model: Model, passes: Sequence[AnyPass], judge: Judge | None = None
     ) -> tuple[Model, list[Outcome]]:
         """The model after passes, each proved; one that fails leaves a reproducer behind."""
+        runner = replace(self.runner(self.numeric), judge=judge)
         try:
-            return replace(self.runner(self.numeric), judge=judge).run(model, passes)
+            return runner.run(model, passes)
         except PassFailed as failed:
-            command = reproduce(failed, self.target.name, SEED, numeric=self.numeric)
+            command = reproduce(failed, self.target.name, runner)
             failed.add_note(f"`{command}` repeats it")
             raise
 

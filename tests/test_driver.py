@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from archsmith.compiler.driver import Compiler
 from archsmith.compiler.ir.parse import parse_model
-from archsmith.compiler.ir.text import print_model
+from archsmith.compiler.ir.text import print_block, print_model
 from archsmith.compiler.rewrite.passes import Pass
 from archsmith.compiler.rewrite.pipeline import PassFailed
 from archsmith.compiler.rewrite.rewriter import Rewriter
@@ -44,7 +44,8 @@ def test_a_pass_that_fails_leaves_what_it_was_given(compiler: Compiler) -> None:
     (note,) = failed.value.__notes__
     (path,) = re.findall(r"archsmith opt (\S+) --passes halve", note)
     text = Path(path).read_text()
-    assert print_model(parse_model(text, compiler.registry.ops)) == text == before
+    assert text == print_block(model.blocks["layer"])
+    parse_model(text, compiler.registry.ops)
 
 
 def test_nothing_is_written_when_a_pass_fails(compiler: Compiler, tmp_path: Path) -> None:

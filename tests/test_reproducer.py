@@ -8,7 +8,7 @@ import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from archsmith.compiler.bisection import bisect
@@ -114,7 +114,7 @@ def test_what_a_reproducer_holds(tmp_path: Path) -> None:
     before, after = (
         parse_model((folder / f"{n}.ir").read_text(), ops) for n in ("before", "after")
     )
-    assert before.blocks.keys() == after.blocks.keys()
+    assert list(before.blocks) == list(after.blocks) == ["layer"]
     assert "factor=0.5" in (folder / "after.ir").read_text()
     page = (folder / "README.md").read_text()
     for part in (
@@ -128,6 +128,27 @@ def test_what_a_reproducer_holds(tmp_path: Path) -> None:
     ):
         assert part in page
     assert "PassFailed" in (folder / "error.txt").read_text()
+
+
+@dataclass(frozen=True)
+class Elsewhere(Pass):
+    """A bug: it raises at a block, once it has seen another one."""
+
+    name = "scale-out"
+    seen: ClassVar[list[str]] = []
+
+    def run(self, rewriter: Rewriter) -> None:
+        self.seen.append(rewriter.block.name)
+        if rewriter.block.name == "layer" and self.seen[-2:] == ["embed", "layer"]:
+            raise ValueError("a bug")
+
+
+def test_a_reproducer_of_what_no_block_shows_alone(tmp_path: Path) -> None:
+    Registry.installed().passes["scale-out"] = Elsewhere
+    first = run("build", TINY, "-o", tmp_path / "package", "--pipeline", "scale-out")
+    (folder,) = tmp_path.glob("archsmith-reproducer-*")
+    assert (folder / "before.ir").read_text().startswith("model ")
+    assert run(*told(first)).stderr.splitlines()[0] == first.stderr.splitlines()[0]
 
 
 def test_a_reproducer_of_what_was_raised(tmp_path: Path) -> None:
