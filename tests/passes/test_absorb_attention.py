@@ -32,7 +32,7 @@ def read(graph: Graph) -> tuple[Value, Value]:
 
 
 @given(data=st.data(), target=st.sampled_from(["cpu", "h200", "mi300x"]))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_latents_however_they_are_spelled(data: st.DataObject, target: str) -> None:
     """What can be absorbed is kept as its latents and absorbed; what cannot stays as it was."""
     made = Latents(data.draw, REGISTRY.ops)
@@ -131,3 +131,19 @@ def test_a_package_of_absorbed_groups_is_proved(tmp_path: Path, attention: str) 
     report = compiler.package(spec, tmp_path / "package", name, passes)
     assert report.proof is not None
     assert report.cache_bytes_per_token == 3 * 72 * 4
+
+
+def test_a_package_that_absorbs_in_prefill_too_is_proved(tmp_path: Path) -> None:
+    page = (EXAMPLES / "tiny-deepseek-v2.yaml").read_text()
+    page = page.replace("kv_lora_rank: 32", "kv_lora_rank: 6").replace(
+        "checkpoint: deepseek_v2", ""
+    )
+    (tmp_path / "narrow.yaml").write_text(page)
+    compiler = Compiler.installed()
+    name, passes = compiler.passes("O2")
+    spec = compiler.load(tmp_path / "narrow.yaml")
+    report = compiler.package(spec, tmp_path / "package", name, passes)
+    assert report.proof is not None
+    text = (tmp_path / "package" / "model.py").read_text()
+    assert "def _prefill(" in text
+    assert "def _decode(" not in text  # it is the same
