@@ -74,7 +74,7 @@ def interpreted(
         tensor = guarded(tensor.to(DTYPES[type.dtype]), (part_of or {}).get(key, 0))
         operands[key] = tensor
         exact.append(tensor.numpy() if type.dtype == "int64" else tensor.double().numpy())
-    module = emitted(family, op, tuple(whole), target, edit)
+    module = emitted(family, {op: tuple(whole)}, target, edit)
     functions = {n: f.launch for n, f in vars(module).items() if hasattr(f, "launch")}
     code = family.call(op.at("size"), *map(name, names), phases=phases)
     with np.errstate(all="ignore"), Guards() as guards:
@@ -142,14 +142,17 @@ class Guards(TorchFunctionMode):
 
 
 def emitted(
-    kernel: Kernel, op: Op, types: tuple[TensorType, ...], target: str, edit: Edit | None = None
+    kernel: Kernel,
+    ops: Mapping[Op, tuple[TensorType, ...]],
+    target: str,
+    edit: Edit | None = None,
 ) -> ModuleType:
-    """The emitted file of a kernel that computes one op, imported."""
+    """The emitted file of a kernel that computes some ops, each of operands of these types."""
     chip = registry().targets[target]
     files = {}
     references = [registry().kernels[kernel.reference]()] if kernel.reference else []
     for family in (*references, kernel):
-        uses = [use(family, op, types, chip)]
+        uses = [use(family, op, types, chip) for op, types in ops.items()]
         files[family.stem()] = kernel_file(family, uses, chip, VALUES)
     if edit is not None:
         broken = edit(files[kernel.stem()])

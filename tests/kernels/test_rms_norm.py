@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+import torch
 from archsmith.compiler.ir.cost import Sizes
+from archsmith.compiler.ir.types import TensorType
 from archsmith.compiler.ops.norm import AddRmsNorm, RmsNorm
-from kernels.checks import Edit, Results, differ, holds, interpreted
+from archsmith.compiler.schedule.code import name
+from kernels.checks import (
+    Edit,
+    Results,
+    as_arrays,
+    differ,
+    emitted,
+    holds,
+    interpreted,
+    registry,
+)
 
 # Of a few roundings to the stored dtype, and of a sum in float32 in another order.
 CLOSE = {"float32": 2e-6, "float16": 1e-3}
@@ -51,6 +65,26 @@ def test_rows_may_be_normed_alone(width: int, dtype: str) -> None:
         norm = interpreted("triton.rms_norm", RmsNorm(1e-6), [row], sizes, dtype=dtype)
         fused = interpreted("triton.add_rms_norm", AddRmsNorm(1e-5), [row, row], sizes, dtype=dtype)
         assert max(differ(*norm), differ(*fused)) < CLOSE[dtype]
+
+
+@pytest.mark.parametrize("width", [64, 100])
+@pytest.mark.parametrize("op", [RmsNorm, AddRmsNorm])
+def test_one_text_serves_rows_with_a_gain_and_without(op: type[Any], width: int) -> None:
+    row, gain = (TensorType.parse(f"float32[{axes}{width}]") for axes in ("B, T, ", ""))
+    rows = (row,) * (1 if op is RmsNorm else 2)
+    given = {op(0.1): rows, op(0.1, offset=0.5): (*rows, gain)}
+    kernel = registry().kernels[f"triton.{op.name}"]()
+    module = emitted(kernel, given, "h200")
+    for each, types in given.items():
+        names = each.operand_names()[: len(types)]
+        operands = {
+            key: torch.randn(type.sizes("size", B=3, T=11))
+            for key, type in zip(names, types, strict=True)
+        }
+        code = kernel.call(each, *map(name, names), phases=("prefill",))
+        found = eval(code.text, {op.name: getattr(module, op.name).launch, **operands})
+        wanted = each.reference(*(tensor.double().numpy() for tensor in operands.values()))
+        assert differ(as_arrays(found), as_arrays(wanted)) < CLOSE["float32"]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
