@@ -86,7 +86,6 @@ class RewritePass(Pass):
             node = graph.get(name)
             if node is None or node.op is None or node.op.name != roots[-1].op:
                 continue
-            rewriter.at = name
             match = self._match(graph, node, roots)
             if isinstance(match, Match):
                 match = self._call(self.check, rewriter, match) or match
