@@ -127,7 +127,7 @@ class _Proof:
                 steps.append(
                     {
                         "phase": call.phase,
-                        "tokens": tokens[:, call.tokens].tolist(),
+                        "tokens": call.of(tokens).tolist(),
                         "lengths": list(RAGGED) if ragged else None,
                     }
                 )

@@ -27,7 +27,7 @@ class Numbers:
         if array is not None:
             self.array = np.asarray(array).view()
             self.array.flags.writeable = False
-            content = hashlib.sha256(np.ascontiguousarray(self.array)).digest()
+            content = hashlib.sha256(np.ascontiguousarray(self.array).data).digest()
             self.print = self.array.dtype.char, self.array.shape, content
 
 

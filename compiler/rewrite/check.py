@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ..errors import GraphError, ProofError
+from ..ir.computed import computed, gains, held
 from ..ir.model import Block, Model, verify_block
-from .twin import RAGGED, Scenario, Twin, scenarios
+from ..ir.weights import Program
+from .twin import LAYER, RAGGED, ROWS, Scenario, Twin, scenarios
 
 TOLERANCE = 1e-9  # relative, in float64: reassociation costs 1e-13, a real change far more
 
@@ -21,6 +24,15 @@ class Proof:
 
     trials: int
     error: float
+
+
+class Differs(ProofError):
+    """Two twins give different numbers; `value` is the first, or none where only results differ."""
+
+    def __init__(self, block: str, value: str | None, error: float, scenario: str) -> None:
+        what = f"value %{value}" if value else "what it returns,"
+        super().__init__(f"block {block}, {what} differs by {error:.2g} in {scenario}")
+        self.block, self.value, self.error, self.scenario = block, value, error, scenario
 
 
 def prove_block(before: Block, after: Block, seed: int = 0) -> Proof:
@@ -36,6 +48,7 @@ def prove_model(before: Model, after: Model, seed: int = 0) -> Proof:
 def prove(before: Twin, after: Twin) -> Proof:
     """Compare two twins in every way they may be called; raises `ProofError` where they differ."""
     worst, trials = 0.0, 0
+    after.results.older = before.results.made
     for scenario in scenarios():
         calls = zip(before.returned(scenario), after.returned(scenario), strict=True)
         for i, (wanted, got) in enumerate(calls):
@@ -44,8 +57,31 @@ def prove(before: Twin, after: Twin) -> Proof:
                 error = relative(w[seen], g[seen])
                 worst, trials = max(worst, error), trials + 1
                 if not error <= TOLERANCE:
-                    where = _first_difference(before, after, scenario, i)
-                    raise ProofError(f"{where} differs by {error:.2g} in {scenario.name}")
+                    block, value = _first_difference(before, after, scenario, i)
+                    raise Differs(block, value, error, scenario.name)
+    after.results.older = {}
+    return Proof(trials, worst)
+
+
+def prove_phases(twin: Twin) -> Proof:
+    """Hold calls with a cache to one full pass over the same tokens, which has none.
+
+    For blocks of which all phases share a graph, so that they are to mean the same. Comparing a
+    model with what a pass made of it does not notice a component that caches wrongly; this does.
+    """
+    worst, trials = 0.0, 0
+    for scenario in scenarios():
+        if not scenario.cached:
+            continue
+        whole = twin.whole(scenario)
+        for i, (call, got) in enumerate(zip(scenario.calls, twin.returned(scenario), strict=True)):
+            seen = _own_tokens(scenario, i)
+            for w, g in zip(whole, got, strict=True):
+                error = relative(w[np.arange(ROWS)[:, None], call.positions][seen], g[seen])
+                worst, trials = max(worst, error), trials + 1
+                if not error <= TOLERANCE:
+                    name = twin.runs[-1][0]
+                    raise Differs(name, None, error, f"{scenario.name} from one full pass")
     return Proof(trials, worst)
 
 
@@ -57,19 +93,37 @@ def check_types(block: Block) -> None:
         raise ProofError(f"block {block.name} is broken: {error}") from None
 
 
-def check_weights(before: Block, after: Block) -> None:
-    """Every element of every weight is still read, and held no more often; raises `ProofError`."""
-    was, now = _held(before), _held(after)
+def check_weights(before: Block, after: Block, effect: object = "exact") -> None:
+    """Every element of every weight is still read, and held no more often; raises `ProofError`.
+
+    What is computed from a tensor holds it; what it is computed with, such as a gain, is only read,
+    and may be so for several. Of that no pass that is exact makes anything new.
+    """
+    if effect == "exact":
+        known = {step for param in before.params.values() for step in computed(param.program)}
+        for name, param in after.params.items():
+            for step in computed(param.program):
+                if step not in known:
+                    why = f"%{name} is computed, and not only moved: {step}"
+                    raise ProofError(
+                        f"block {after.name}: an exact pass computes no weights; {why}"
+                    )
+    if before.params == after.params:
+        return
+    was, now = _read(before), _read(after)
     unused = [_pattern(name) for name in after.unused]
-    for tensor, counts in was.items():
-        held = now.get(tensor, np.zeros_like(counts))
-        lost = np.any((held == 0) & (counts > 0))
-        if lost and not any(pattern.fullmatch(tensor) for pattern in unused):
+    for tensor, read in was.items():
+        lost = np.any((now[tensor].times == 0) & (read.times > 0)) if tensor in now else True
+        if (
+            lost
+            and effect in ("exact", "rounding")
+            and not any(pattern.fullmatch(tensor) for pattern in unused)
+        ):
             raise ProofError(f"block {after.name}: a part of {tensor} is no longer read")
-    for tensor, counts in now.items():
+    for tensor, read in now.items():
         if tensor not in was:
             raise ProofError(f"block {after.name}: {tensor} was not read before")
-        if np.any(counts > was[tensor]):
+        if np.any(read.held > was[tensor].held):
             raise ProofError(f"block {after.name}: a part of {tensor} is held more than once")
 
 
@@ -78,8 +132,16 @@ def _pattern(name: str) -> re.Pattern[str]:
     return re.compile(re.sub(r"\\{[a-z]+\\}", "[0-9]+", re.escape(name)))
 
 
-def _held(block: Block) -> dict[str, Any]:
-    """How often the parameters hold each element of each checkpoint tensor."""
+@dataclass(frozen=True)
+class _Read:
+    """How often parameters read each element of a tensor, and how many times they hold it."""
+
+    times: Any
+    held: Any
+
+
+def _read(block: Block) -> dict[str, _Read]:
+    """What the parameters read of each checkpoint tensor."""
     offsets: dict[str, int] = {}
     sizes: dict[str, int] = {}
 
@@ -88,10 +150,16 @@ def _held(block: Block) -> dict[str, Any]:
         offset = offsets.setdefault(name, sum(sizes[n] for n in offsets))
         return (np.arange(sizes[name]) + offset).reshape(shape)
 
-    params = block.params.values()
-    read = [p.program.evaluate("probe", number, {"layer": 0}).ravel() for p in params]
-    counts: Any = np.bincount(np.concatenate(read), minlength=sum(sizes.values())) if read else []
-    return {name: counts[offsets[name] : offsets[name] + sizes[name]] for name in offsets}
+    def read(programs: Iterable[Program]) -> Any:
+        found = [held(p).evaluate("probe", number, {"layer": LAYER}).ravel() for p in programs]
+        return np.concatenate(found) if found else np.zeros(0, int)
+
+    programs = [param.program for param in block.params.values()]
+    kept, beside = read(programs), read(by for program in programs for by in gains(program))
+    holds, reads = (np.bincount(x, minlength=sum(sizes.values())) for x in (kept, beside))
+    times = holds + reads
+    parts = {name: slice(offsets[name], offsets[name] + sizes[name]) for name in offsets}
+    return {name: _Read(times[part], holds[part]) for name, part in parts.items()}
 
 
 def relative(wanted: Any, got: Any) -> float:
@@ -110,8 +178,10 @@ def _own_tokens(scenario: Scenario, call: int) -> Any:
     return np.s_[:]
 
 
-def _first_difference(before: Twin, after: Twin, scenario: Scenario, call: int) -> str:
-    """The first value, in the order of computation, that both have and that differs."""
+def _first_difference(
+    before: Twin, after: Twin, scenario: Scenario, call: int
+) -> tuple[str, str | None]:
+    """The block and the first value, as they are computed, that both have and that differs."""
     was, now = (twin.trace(scenario, twin.inputs())[call] for twin in (before, after))
     for i, (name, _) in enumerate(after.runs):
         for node in after.blocks[name].graph(scenario.calls[call].phase).nodes():
@@ -122,5 +192,5 @@ def _first_difference(before: Twin, after: Twin, scenario: Scenario, call: int) 
                 written = ~(np.isnan(known) & np.isnan(now[i][value.name]))  # slots of a cache
                 error = relative(known[written], now[i][value.name][written])
                 if node.op is not None and not error <= TOLERANCE:
-                    return f"block {name}, value %{value.name}"
-    return f"block {after.runs[-1][0]}, what it returns,"
+                    return name, value.name
+    return after.runs[-1][0], None

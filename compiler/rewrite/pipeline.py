@@ -13,7 +13,7 @@ from ..ir.op import Op
 from ..ir.text import print_block, print_model
 from ..origin import OURS, Origin, origin
 from .attempt import Attempt
-from .check import TOLERANCE
+from .check import TOLERANCE, prove_phases
 from .guard import Contained, Guard, said
 from .passes import AnyPass, Lossy
 from .rewriter import Refusal, Remark
@@ -105,6 +105,13 @@ class Runner:
     _twins: dict[str, tuple[str, Twin]] = field(default_factory=dict)
 
     def run(self, model: Model, passes: Sequence[AnyPass]) -> tuple[Model, list[Outcome]]:
+        """The model after all passes; before them, its phases are held to one another.
+
+        Raises `ProofError` where phases that share a graph differ, `PassFailed` as `apply` does.
+        """
+        for block in model.blocks.values() if self.numeric else ():
+            if len(block.graphs) == 1:
+                prove_phases(self._twin(block))
         outcomes = []
         for pass_ in passes:
             self.watch(pass_.name)

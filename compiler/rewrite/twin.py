@@ -16,16 +16,22 @@ from ..ir.types import TensorType
 from ..ir.weights import Program
 
 ROWS, LENGTH = 3, 9  # the batch, and the tokens of each row
+MANY = 15  # rows in training: so many tokens that hardly an expert is chosen by none of them
 RAGGED = (2, 5, 3)  # each row's own tokens in the ragged prefill
+LAYER = 3  # of a block alone: a pass that took its tensors from the first would not be noticed
 
 
 @dataclass(frozen=True)
 class Call:
-    """One call: these tokens of each row, at these positions [B, T]."""
+    """One call: these tokens of each of the first rows, at these positions [B, T]."""
 
     phase: str
     tokens: slice
     positions: Any
+
+    def of(self, values: Any) -> Any:
+        """What the call is given of values [B, T, ...]."""
+        return values[: len(self.positions), self.tokens]
 
 
 @dataclass(frozen=True)
@@ -42,15 +48,14 @@ class Scenario:
 
 def scenarios() -> Iterator[Scenario]:
     """Training, prefill, chunked prefill, prefill then decode, decode from empty, ragged rows."""
-    every = np.tile(np.arange(LENGTH), (ROWS, 1))
 
-    def call(phase: str, start: int, stop: int) -> Call:
-        return Call(phase, slice(start, stop), every[:, start:stop])
+    def call(phase: str, start: int, stop: int, rows: int = ROWS) -> Call:
+        return Call(phase, slice(start, stop), np.tile(np.arange(start, stop), (rows, 1)))
 
     def steps(start: int, stop: int) -> list[Call]:
         return [call("decode", i, i + 1) for i in range(start, stop)]
 
-    yield Scenario("train", (call("train", 0, LENGTH),))
+    yield Scenario("train", (call("train", 0, LENGTH, MANY),))
     yield Scenario("prefill", (call("prefill", 0, LENGTH),))
     yield Scenario("chunked prefill", (call("prefill", 0, 4), call("prefill", 4, LENGTH)))
     yield Scenario("prefill and decode", (call("prefill", 0, 5), *steps(5, LENGTH)))
@@ -69,8 +74,8 @@ class Checkpoint:
 
     def __call__(self, name: str, shape: tuple[int, ...]) -> Any:
         draw = np.random.default_rng((self.seed, zlib.crc32(name.encode())))
-        if len(shape) == 1:  # a gain or a bias
-            return 1 + 0.3 * draw.standard_normal(shape)
+        if len(shape) == 1:  # a gain, or a bias, which must not choose all experts by itself
+            return 1 + 0.05 * draw.standard_normal(shape)
         return draw.standard_normal(shape) / np.sqrt(shape[-1])
 
 
@@ -94,7 +99,7 @@ class Twin:
     @classmethod
     def of_block(cls, block: Block, seed: int = 0) -> Twin:
         """One layer alone, from a random stream."""
-        return cls({block.name: block}, ((block.name, 0),), seed)
+        return cls({block.name: block}, ((block.name, LAYER),), seed)
 
     @property
     def block(self) -> Block:
@@ -113,14 +118,14 @@ class Twin:
         return min(tables, default=1)
 
     def inputs(self) -> dict[str, Any]:
-        """Random values of what the first block takes, [B, LENGTH, ...] each."""
+        """Random values of what the first block takes, [MANY, LENGTH, ...] each."""
         graph = next(iter(self.block.graphs.values()))
         draw = np.random.default_rng((self.seed, 1))
         values: dict[str, Any] = {}
         for value in graph.inputs:
             if value.name == "positions":
                 continue
-            shape = value.type.sizes("probe", B=ROWS, T=LENGTH)
+            shape = value.type.sizes("probe", B=MANY, T=LENGTH)
             if value.type.dtype == "int64":
                 values[value.name] = draw.integers(0, self.vocabulary, shape)
             else:
@@ -135,12 +140,23 @@ class Twin:
             self._returned[scenario.name] = [self.outputs(t, call.phase) for t, call in calls]
         return self._returned[scenario.name]
 
+    def whole(self, scenario: Scenario) -> list[Any]:
+        """What one full pass returns for each row of a scenario, [MANY, LENGTH, ...]."""
+        inputs = {name: value.copy() for name, value in self.inputs().items()}
+        rows = np.arange(ROWS)[:, None]
+        for name, value in self.inputs().items():
+            for call in scenario.calls:  # a later token takes the place of padding
+                inputs[name][rows, call.positions] = call.of(value)
+        full = next(s for s in scenarios() if not s.cached)
+        (trace,) = self.trace(full, inputs)
+        return self.outputs(trace, full.calls[0].phase)
+
     def trace(self, scenario: Scenario, inputs: dict[str, Any]) -> list[list[dict[str, Any]]]:
         """All values by name, of each run of each call."""
         state = [self._empty(name) if scenario.cached else None for name, _ in self.runs]
         traces = []
         for call in scenario.calls:
-            stream = [Numbers(value[:, call.tokens]) for value in inputs.values()]
+            stream = [Numbers(call.of(value)) for value in inputs.values()]
             positions = Numbers(call.positions)
             trace = []
             for i, (name, layer) in enumerate(self.runs):
