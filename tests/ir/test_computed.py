@@ -75,6 +75,7 @@ INSIDE = [
     (Unflatten(W, 1, (Dim(2, 1), Dim(3, 3))), 0, G),
     (Flatten(Unflatten(W, 0, (Dim(4, 2), Dim(3, 2))), 0), 1, H),
     (Transpose(W, (1, 0)), 0, H),
+    (Transpose(Unflatten(W, 0, (Dim(4, 2), Dim(3, 2))), (2, 0, 1)), 0, H),
     (Concat((W, V), 0), 1, H),
     (Stack(Concat((EXPERT, V), 0), "expert", C), 2, H),
     (Each(EXPERT, "expert", C), 1, G),
