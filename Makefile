@@ -4,13 +4,17 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint env clean
+.PHONY: demo test fuzz lint env clean
 
 demo: env
 	$(BIN)/python examples/demo.py
 
 test: env
 	ARCHSMITH_EXPECTS=mlir $(BIN)/python -m pytest -n 2
+
+# All passes on a thousand random models of each kind, others than those of the tests; takes a while.
+fuzz: env
+	$(BIN)/python -m pytest -n 2 -rA --examples 1000 tests/rewrite/test_false_alarms.py
 
 # What is quickest comes first.
 lint: env

@@ -40,3 +40,14 @@ def root() -> Path:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="write tests/golden anew")
+    parser.addoption("--examples", type=int, help="so many random examples, other ones each time")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Before tests are read: those that say no number of examples take it from here."""
+    if examples := config.getoption("--examples"):
+        same = settings.get_profile("same")
+        settings.register_profile(
+            "fuzz", same, derandomize=False, max_examples=examples, print_blob=True
+        )
+        settings.load_profile("fuzz")
