@@ -59,7 +59,7 @@ class Attempt:
         return self.rewriter.block.name, _looked_at(graph, trace) or self.rewriter.at
 
     def _model(self, pass_: ModelPass) -> None:
-        before = self.model.copy()
+        before = self.model.copy() if self.judged else self.model
         rewriter = ModelRewriter(self.model, self.ops, self.target, self.refusals)
         try:
             self.guard.call(lambda: pass_.run(rewriter))
@@ -79,7 +79,7 @@ class Attempt:
     def _block(self, block: Block, pass_: Pass) -> None:
         for phases in zip(pass_.phases) if pass_.apart else (pass_.phases,):
             block.split(phases)
-        given = block.copy()
+        given = block.copy() if self.judged else block
         for phases in [p for p in block.graphs if set(p) <= set(pass_.phases)]:
             rewriter = Rewriter(block, phases, self.ops, self.target, self.refusals, self.remarks)
             rewriter.elsewhere = self._elsewhere(block)
