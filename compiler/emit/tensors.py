@@ -184,7 +184,7 @@ def _taken(program: Program, view: View, which: Which) -> Held:
 
 
 def _made(program: Program, whole: Code, which: Which, factors: Sequence[Code] = ()) -> View:
-    """The expression of a program's one tensor, scaled by `factors`, of which the inmost is first."""
+    """The expression of a program's one tensor, scaled by `factors`, the inmost first."""
     if isinstance(program, Ref):
         return View.of(whole, len(program.shape))
     rest = factors[:-1] if isinstance(program, Scale) else factors
