@@ -50,9 +50,7 @@ class Einsum(Op):
             return False
         x, weight = terms
         letters = x[:-1] + weight
-        return (
-            x[-1] == weight[-1] and result == letters[:-1] and len(set(letters)) == len(letters)
-        )
+        return x[-1] == weight[-1] and result == letters[:-1] and len(set(letters)) == len(letters)
 
     def linear_in(self, varying: tuple[bool, ...]) -> bool:
         return sum(varying) == 1  # a product of two is linear in each, not in both
