@@ -57,11 +57,11 @@ def test_nothing_is_written_when_a_pass_fails(compiler: Compiler, tmp_path: Path
 
 def test_the_report_of_a_build(compiler: Compiler, tmp_path: Path) -> None:
     name, passes = compiler.passes(None)
-    assert name == "O1"
+    assert name == "O2"
     report = compiler.package(compiler.load(EXAMPLE), tmp_path / "package", name, passes)
     assert report.proof is not None
     assert report.proof.trials > 0
-    assert [outcome.name for outcome in report.outcomes] == list(compiler.registry.pipelines["O1"])
+    assert [outcome.name for outcome in report.outcomes] == list(compiler.registry.pipelines["O2"])
     assert all(outcome.applications == 0 or outcome.trials > 0 for outcome in report.outcomes)
     assert set(report.files.values()) == {"new"}
     again = compiler.package(compiler.load(EXAMPLE), tmp_path / "package", name, passes)

@@ -63,10 +63,24 @@ def _items(text: str, indent: int) -> list[str]:
     """The items between brackets, each on a line of its own and with a comma."""
     lines = []
     for part in _parts(text):
-        fits = indent + len(part) + 1 <= WIDTH
-        lines += [" " * indent + part] if fits else _broken(part, indent)
+        if indent + len(part) + 1 <= WIDTH:
+            lines.append(" " * indent + part)
+        elif len(chain := _chain(part)) > 2:
+            lines += [" " * indent + link for link in chain]
+        else:
+            lines += _broken(part, indent)
         lines[-1] += ","
     return lines
+
+
+def _chain(text: str) -> list[str]:
+    """The links of a chain of calls: `x[:2]`, `.flatten(0, 1)`, `.permute(1, 0)`."""
+    depth, cuts = 0, [0]
+    for i, char in _outside_strings(text):
+        depth += (char in "([{") - (char in ")]}")
+        if depth == 0 and char == "." and text[i - 1] in ")]":
+            cuts.append(i)
+    return [text[i:j] for i, j in zip(cuts, [*cuts[1:], len(text)], strict=True)]
 
 
 def _terms(text: str, indent: int) -> list[str]:

@@ -11,7 +11,7 @@ from ..errors import ArchsmithError
 from ..spec.diagnostics import accepted, quoted
 from .passes import ModelPass, Pass
 
-DEFAULT = "O1"
+DEFAULT = "O2"
 _ITEM = re.compile(r"\s*([a-z][a-z0-9-]*)\s*(?:\{([^}]*)\})?\s*")
 
 

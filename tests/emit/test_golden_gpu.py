@@ -25,7 +25,7 @@ OTHERS = [
 
 def emitted(example: str, target: str, folder: Path) -> Path:
     compiler = Compiler.installed(target, numeric=False)
-    pipeline, passes = compiler.passes("O1")
+    pipeline, passes = compiler.passes("O2")
     spec = compiler.load(EXAMPLES / f"{example}.yaml")
     compiler.package(spec, folder / "package", pipeline, passes, prove=False)
     return folder / "package"

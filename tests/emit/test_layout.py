@@ -71,6 +71,8 @@ def test_what_is_drawn(seed: int, words: list[str]) -> None:
         f"{LONG[0]} = {LONG[1]} + {LONG[2]}",
         f"{LONG[0]} = x * {LONG[2]}",
         f'yield "{{at}}.{LONG[0]}.weight", layer.{LONG[1]}.flatten(0, 1)',
+        f'yield "{{at}}.x", layer.{LONG[1]}[:96].unflatten(0, (3, 32))[:, 20:].permute(0, 2, 1)',
+        f'yield "{{at}}.x", layer.{LONG[1]}[:96].unflatten(0, ({LONG[0]}, {LONG[2]}))',
         f"return {', '.join(LONG)}",
         f"x: tuple[tuple[type[{LONG[0]}] | type[{LONG[1]}], int], ...] = (({LONG[0]}, 1),)",
         f'x: dict[str, tuple[int, ...]] = {{"{LONG[0]}": (5, 32), "{LONG[1]}": (5, 28), "k": ()}}',

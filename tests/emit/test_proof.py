@@ -45,7 +45,7 @@ def is_found(
 
 
 @pytest.mark.parametrize(
-    ("example", "pipeline"), [*((spec, "O1") for spec in SPECS), *((spec, "O0") for spec in TINY)]
+    ("example", "pipeline"), [*((spec, "O2") for spec in SPECS), *((spec, "O0") for spec in TINY)]
 )
 def test_what_is_right_is_proved(
     compiler: Compiler, tmp_path: Path, example: str, pipeline: str

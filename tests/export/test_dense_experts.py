@@ -81,7 +81,7 @@ def test_what_an_expert_makes_of_a_stranger_may_be_infinite(dense: ModuleType) -
 
 
 @pytest.mark.parametrize("example", ["tiny-mixtral", "tiny-deepseek-v3"])
-@pytest.mark.parametrize("pipeline", ["O0", "O1"])
+@pytest.mark.parametrize("pipeline", ["O0", "O2"])
 def test_a_traced_package_is_proved(example: str, pipeline: str, tmp_path: Path) -> None:
     """With experts as lists and packed, routed with groups and without, in every phase."""
     compiler = Compiler.installed("mlir", numeric=False)
@@ -95,7 +95,7 @@ def test_a_traced_package_is_proved(example: str, pipeline: str, tmp_path: Path)
 def test_the_target_says_which_experts_are_run(target: str, dense: bool) -> None:
     compiler = Compiler.installed(target, numeric=False)
     spec = compiler.load(EXAMPLES / "tiny-deepseek-v3.yaml")
-    for pipeline in ("O0", "O1"):
+    for pipeline in ("O0", "O2"):
         model, _ = compiler.rewrite(compiler.build(spec), compiler.passes(pipeline)[1])
         names = {
             kernel.name for kernel in compiler.schedule(model).used() if "experts" in kernel.name

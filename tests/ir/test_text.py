@@ -51,7 +51,7 @@ def test_random_models_read_back(model: Model) -> None:
     reads_back(model)
 
 
-@pytest.mark.parametrize("pipeline", ["O0", "O1"])
+@pytest.mark.parametrize("pipeline", ["O0", "O2"])
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_examples_read_back(path: Path, pipeline: str) -> None:
     compiler = Compiler(REGISTRY, REGISTRY.targets["cpu"], numeric=False)

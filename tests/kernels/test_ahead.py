@@ -15,7 +15,7 @@ from archsmith.compiler.schedule.select import Plan
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 OLDEST = Path(sys.prefix) / "triton-3.6"  # beside the newest, which the environment has
-FACTS = Facts("0", 1, 1, 1, "", "O1", {})
+FACTS = Facts("0", 1, 1, 1, "", "O2", {})
 
 # What each target multiplies tiles with: of 64 rows and more, and of fewer.
 INSTRUCTIONS = {
@@ -28,7 +28,7 @@ INSTRUCTIONS = {
 
 def planned(example: str, target: str) -> Plan:
     compiler = Compiler.installed(target, numeric=False)
-    _, passes = compiler.passes("O1")
+    _, passes = compiler.passes("O2")
     spec = compiler.load(EXAMPLES / f"{example}.yaml")
     model, _ = compiler.rewrite(compiler.build(spec), passes)
     return compiler.schedule(model)

@@ -35,7 +35,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], 
 
     def build(example: str) -> ModuleType:
         example, _, pipeline = example.partition(" ")
-        pipeline, passes = compiler.passes(pipeline or "O1")
+        pipeline, passes = compiler.passes(pipeline or "O2")
         page = root / f"{example}.yaml"
         text = (EXAMPLES / f"{example}.yaml").read_text()
         page.write_text(text.replace("dtype: bfloat16", "dtype: float32"))

@@ -29,7 +29,7 @@ def build(
     """Import a configuration, build its package, and import that."""
     monkeypatch.syspath_prepend(str(tmp_path))
 
-    def make(configuration: Path, pipeline: str = "O1", name: str = "emitted") -> ModuleType:
+    def make(configuration: Path, pipeline: str = "O2", name: str = "emitted") -> ModuleType:
         text, _ = compiler.read_configuration(configuration, "model")
         page = tmp_path / f"{name}.yaml"
         page.write_text(text)
