@@ -17,7 +17,7 @@ from archsmith.compiler.ops.attention import Attend, Cached
 from archsmith.compiler.ops.elementwise import Activation, Add, Mul, Scale
 from archsmith.compiler.ops.linear import Einsum
 from archsmith.compiler.ops.position import Rotations
-from archsmith.compiler.ops.shape import Expand
+from archsmith.compiler.ops.shape import Expand, Split
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 HEADS, HEAD, NARROW, WIDE = Dim(4, 3), Dim(8, 2), Dim(8, 5), Dim(64, 7)
@@ -174,11 +174,25 @@ def test_a_bias_may_be_added_again() -> None:
 def test_what_is_of_the_call_alone_is_not_added_again() -> None:
     """A value that positions make is that of the call's tokens, and of no others."""
     a = Attention()
-    cos, _ = a.graph.add(Rotations(width=HEAD * 2, theta=10.0, dtype="float32"), a.positions)
-    row = a.add(Add(), a.add(Einsum("btd,kd->btk"), a.narrow, a.weight("w", HEAD, NARROW)), cos)
-    k = a.add(Expand(HEADS), row, name="k")
-    block = a.block(k, k)
-    assert names(block) == [row.name]
+    cos, _ = a.graph.add(Rotations(width=HEAD * 4, theta=10.0, dtype="float32"), a.positions)
+    row = a.add(Einsum("btd,kd->btk"), a.narrow, a.weight("w", HEAD * 2, NARROW))
+    row = a.add(Add(), row, cos, name="row")
+    shared = a.add(Expand(HEADS), row)
+    k, _ = a.graph.add(Split((HEAD, HEAD)), shared, names=("k", "other"))
+    assert names(a.block(k, k)) == ["row"]
+
+
+def test_attentions_that_share_a_cache_are_one() -> None:
+    """Though what each reads of it is made of nothing that the other reads."""
+    a = Attention()
+    rows = a.add(Cached(cache="rows"), a.heads("k", a.narrow), a.positions, name="rows")
+    read = [a.add(Activation(function), rows, name=function) for function in ("silu", "relu")]
+    q = a.heads("q", a.x)
+    a.graph.outputs = tuple(a.add(Attend(scale=1.0), q, k, k, a.positions) for k in read)
+    block = Block("layer", caches={"rows": rows.type}, graphs={PHASES: a.graph})
+    (cut,) = cheapest_cuts(block)
+    assert cut.held == 32 * 4
+    assert set(cut.read) == set(read)
 
 
 def test_attentions_that_share_nothing_are_cut_apart() -> None:
