@@ -12,6 +12,7 @@ from archsmith.compiler.rewrite.rewriter import ModelRewriter, Rewriter
 
 from . import fusion_bugs as fusion
 from . import latent_bugs as latent
+from . import weight_bugs as weights
 from .mutant import DECODE, VALUE, Change, found
 
 SPEC = """\
@@ -185,4 +186,19 @@ BUGS = (
     Bug(start_with_the_embedding_twice, "defer-add", says="differs by"),
     Bug(return_the_sum_for_the_rest, "defer-add", says="differs by|no longer read"),
     Bug(add_the_stream_to_itself, "defer-add", says="differs by"),
+    Bug(held("qkv", weights.in_another_order), "fuse-qkv"),
+    Bug(held("qkv_bias", weights.in_another_order), "fuse-qkv"),
+    Bug(weights.a_part_of_the_wrong_rows, "fuse-qkv"),
+    Bug(held("q_norm", weights.as_it_was), "permute-rope"),
+    Bug(held("k_bias", weights.as_it_was), "permute-rope"),
+    Bug(weights.turn_neighbours_in_the_key_alone, "permute-rope"),
+    Bug(weights.weigh_the_shared_as_the_routed, "fold-shared-experts"),
+    Bug(held("experts_down", fusion.roll), "fold-shared-experts", PACKED),
+    Bug(weights.choose_by_softmax, "fuse-routing"),
+    Bug(weights.choose_without_the_bias, "fuse-routing", says=WEIGHTS),
+    Bug(held("up", weights.without_the_gain), "fold-norm-gain", says=WEIGHTS),
+    Bug(held("up", weights.without_the_offset), "fold-norm-gain"),
+    Bug(held("router", weights.without_the_gain), "fold-norm-gain"),
+    Bug(held("kv_b", weights.not_turned), "rotate-latent", "compress-kv,fold-norm-gain"),
+    Bug(held("kv_a", weights.not_turned), "rotate-latent", "compress-kv,fold-norm-gain"),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 
 import pytest
 from archsmith.compiler.components.building.assemble import assemble
@@ -23,8 +24,9 @@ def model() -> Model:
     return assemble(loads(pass_bugs.SPEC, "authored.yaml", REGISTRY.components), REGISTRY.ops)
 
 
+@cache
 def said(bug: Bug) -> str:
-    """What is said of a bug; nothing where it is not found."""
+    """What is said of a bug, once for all tests; nothing where it is not found."""
     before = resolve(bug.after.split(","), REGISTRY.passes, {}) if bug.after else []
     given, _ = Runner(REGISTRY.ops, numeric=False).run(model(), before)
     try:
