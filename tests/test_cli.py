@@ -35,6 +35,7 @@ SURFACE = {
         "proof",
         "target",
         "verify_each",
+        "weights",
     ],
     "check": ["json"],
     "explain": ["pass"],
