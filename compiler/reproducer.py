@@ -48,6 +48,8 @@ def reproduce(failed: PassFailed, target: str, runner: Runner) -> str:
     before, after = folder / "before.ir", folder / "after.ir"
     item = written(failed.pass_)
     words = ["archsmith", "opt", str(before), "--passes", item]
+    if isinstance(failed.pass_.effect, Lossy):  # a graph alone has no checkpoint to be judged on
+        words = ["archsmith", "build", "SPEC", "--pipeline", item, "--weights", "CHECKPOINT"]
     words += ["--target", target] if target != "cpu" else []
     words += [] if runner.numeric else ["--verify-each", "structure"]
     given = _alone(failed, runner) or print_model(failed.before)
