@@ -10,6 +10,7 @@ from .errors import ArchsmithError
 from .ir.cost import USUAL_CONTEXT
 from .schedule.forecast import Demand, Forecast, forecast
 
+
 def forecasts(
     specs: Sequence[Path],
     targets: Sequence[str],
