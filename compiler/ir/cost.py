@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from .dims import BATCH, CONTEXT, TOKENS
 from .types import BYTES, TensorType
 
-
 USUAL_CONTEXT = 4096
 """Tokens of a row where nothing is said of them."""
 
