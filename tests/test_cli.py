@@ -155,6 +155,13 @@ def test_import_build_and_run(tmp_path: Path) -> None:
     report = json.loads(built.stdout)
     assert report["package"]["largest_error"] < 1e-9
     assert report["files"]["model.py"] == "new"
+    said = json.loads((package / "plan.json").read_text())["certificate"]["passes"]
+    for measured, kept in zip(report["passes"], said, strict=True):
+        assert measured["pass"] == kept["pass"]
+        if kept["applications"]:
+            assert measured["largest_error"] <= kept["proof"]["largest_error"] == 1e-12
+        else:
+            assert kept["proof"]["largest_error"] is None
     again = run("build", str(page), "-o", str(package), "--dry-run", "--json", "--no-proof")
     assert json.loads(again.stdout)["files"]["model.py"] == "same"
     result = run("run", str(package), "--tokens", "1,2,3", "--max-new", "5")

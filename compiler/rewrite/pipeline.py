@@ -19,6 +19,8 @@ from .passes import AnyPass, Lossy
 from .rewriter import Refusal, Remark
 from .twin import Twin
 
+ROUNDING = 1e-12  # relative: no sum of float64 that is as long as a probe errs by a tenth of it
+
 Judge = Callable[[Model, Model], Mapping[str, float]]
 """Of a model before and after a pass, what was lost by each metric."""
 
@@ -40,7 +42,7 @@ class Outcome:
     """Of a lossy pass, by its own metric, where it was applied."""
 
     def certificate(self, seed: int) -> dict[str, Any]:
-        """What the package says of it; measured errors vary by machine and stay out."""
+        """What the package says of it, the same on every machine, though measured errors vary."""
         return {
             "pass": self.name,
             "effect": self.effect,
@@ -54,8 +56,13 @@ class Outcome:
                 "trials": self.trials,
                 "seed": seed,
                 "tolerance": TOLERANCE,
+                "largest_error": self._at_most() if self.trials else None,
             },
         }
+
+    def _at_most(self) -> float:
+        """A bound of the largest error, so far above what rounding makes that it is stable."""
+        return ROUNDING if self.error <= ROUNDING / 10 else TOLERANCE
 
     def _method(self) -> str:
         if self.loss is not None:
