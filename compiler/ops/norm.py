@@ -23,6 +23,7 @@ class RmsNorm(Op):
     offset: float = 0.0
 
     def infer(self, x: TensorType, weight: TensorType | None = None) -> TensorType:
+        require(len(x.shape) > 0, f"{x} has no axis")
         if weight is None:
             require(self.offset == 0.0, f"{self.offset} is added to no weight")
             return x

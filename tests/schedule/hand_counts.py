@@ -18,10 +18,10 @@ class Made:
     """Of its norms: those of the layer, and of what it projects."""
     ends: int
     """Heads x (key's width + value's width)."""
+    ends_in_decode: int
+    """The same where all heads attend to what their keys and values are made of."""
     row: int
     """Numbers that a token leaves in a layer's cache."""
-    best: int
-    """The same at best."""
     dense: int = 0
     """Layers whose MLP is dense."""
     width: int = 0
@@ -51,7 +51,7 @@ class Made:
         """Of decoding one token: two for every weight that multiplies, and attention."""
         gains = self.layers * self.gains + self.hidden + (self.layers - self.dense) * self.bias
         weights = self.parameters(self.top_k) - self.vocabulary * self.hidden - gains
-        return 2 * weights + self.layers * 2 * context * self.ends
+        return 2 * weights + self.layers * 2 * context * self.ends_in_decode
 
 
 def grouped(hidden: int, heads: int, kv_heads: int, width: int) -> dict[str, int]:
@@ -59,8 +59,8 @@ def grouped(hidden: int, heads: int, kv_heads: int, width: int) -> dict[str, int
         "attention": hidden * width * (2 * heads + 2 * kv_heads),
         "gains": 2 * hidden,
         "ends": heads * 2 * width,
+        "ends_in_decode": heads * 2 * width,
         "row": kv_heads * 2 * width,
-        "best": kv_heads * 2 * width,
     }
 
 
@@ -72,8 +72,8 @@ def latent(hidden: int, heads: int, query: int | None) -> dict[str, int]:
         "attention": asks + keys + heads * 128 * hidden,
         "gains": 2 * hidden + 512 + (query or 0),
         "ends": heads * (192 + 128),
-        "row": heads * (192 + 128),
-        "best": 512 + 64,
+        "ends_in_decode": heads * (512 + 64 + 512),
+        "row": 512 + 64,
     }
 
 
