@@ -41,7 +41,7 @@ def test_one_spec_is_shown_kernel_by_kernel() -> None:
     result = plan(LITE, "--target", "h200")
     assert row(result, "parameters") == ["parameters", "15.71 G"]
     assert row(result, "active for a token")[1] == "2.66 G"
-    assert row(result, "cache a token")[1] == "276.48 kB"
+    assert row(result, "cache a token")[1] == "31.10 kB"
     assert row(result, "cache a token, at best")[1] == "31.10 kB"
     assert row(result, "weights and cache fit")[1] == "yes, of 141.00 GB"
     for phase in ("prefill: 1 row, 4,096 tokens", "decode: 1 row, 1 token at 4,096"):

@@ -59,12 +59,11 @@ def other_sizes(call: Call, op: Any, *operands: Code, **given: Any) -> Code:
 
 def other_names(make: Call, op: Any, *operands: Code, **given: Any) -> Code:
     """Of halves: what is alike in size and so is only found by what it holds."""
-    made = make(op, *operands, **given)
-    return call("reversed", made) if len(set(op.sizes)) == 1 else made
+    return call("reversed", make(op, *operands, **given))
 
 
-def no_bias(call: Call, op: Any, logits: Code, *bias: Code, **given: Any) -> Code:
-    return call(op, logits, **given)
+def no_bias(call: Call, op: Any, *operands: Code, **given: Any) -> Code:
+    return call(op, *operands[:-1], **given)
 
 
 def not_normalized(call: Call, op: Any, *operands: Code, **given: Any) -> Code:

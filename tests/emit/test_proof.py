@@ -62,10 +62,10 @@ def test_what_is_right_is_proved(
         ("torch.rope", breaking.no_rotation_of_queries, "tiny-llama", "O1", "layer/q"),
         ("torch.rms_norm", breaking.no_eps, "tiny-llama", "O0", "layer/h"),
         ("torch.add_rms_norm", breaking.no_eps, "tiny-llama", "O1", "layer/h"),
-        ("torch.split", breaking.other_sizes, "tiny-deepseek-v3", "O1", "dense/q_nope"),
-        ("torch.split", breaking.other_names, "tiny-llama", "O1", "layer/gate"),
-        ("torch.route", breaking.no_bias, "tiny-deepseek-v3", "O1", "sparse/index"),
-        ("torch.route", breaking.not_normalized, "tiny-qwen3-moe", "O1", "sparse/weight"),
+        ("torch.split", breaking.other_sizes, "tiny-deepseek-v3", "O1", "dense/q_latent"),
+        ("torch.unbind", breaking.other_names, "tiny-llama", "O1", "layer/gate"),
+        ("torch.router", breaking.no_bias, "tiny-deepseek-v3", "O1", "sparse/index"),
+        ("torch.router", breaking.not_normalized, "tiny-qwen3-moe", "O1", "sparse/weight"),
         ("torch.fused_experts", breaking.no_weight, "tiny-deepseek-v3", "O1", "sparse/routed"),
         ("torch.experts", breaking.up_for_gate, "tiny-mixtral", "O0", "layer/routed"),
         ("torch.gated_activation", breaking.one_less, "tiny-llama", "O1", "layer/x"),
@@ -231,7 +231,7 @@ def test_a_wrong_table_of_weights_is_found(
     ("kernel", "change", "found", "alone"),
     [
         ("torch.attend", breaking.wrong_scale, "block layer, value %out by", True),
-        ("torch.split", breaking.other_names, "block layer, value %gate", False),
+        ("torch.unbind", breaking.other_names, "block layer, value %gate", False),
     ],
     ids=["in a process of its own", "here"],
 )
