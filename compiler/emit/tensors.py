@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 from ..errors import GraphError
-from ..ir.computed import Computed, Rotate, Scale, rotated, scaled
+from ..ir.computed import Computed, Rotate, Scale, Times, multiplied, rotated, scaled
 from ..ir.dims import Dim, Which
 from ..ir.model import Param
 from ..ir.weights import Concat, Each, Flatten, Indexed, Program, Ref, Slice, Transpose, Unflatten
@@ -153,6 +153,8 @@ def _inward(program: Computed) -> Program:
             return scaled(of, axis, by, offset)
         case Rotate(of, axis):
             return rotated(of, axis)
+        case Times(of, factor):
+            return multiplied(of, factor)
     raise GraphError(f"{program} cannot be loaded")
 
 
@@ -202,6 +204,9 @@ def _made(program: Program, whole: Code, which: Which, factors: Sequence[Code] =
             return View.of(call(program.function, part.written(), axis, gain), len(program.shape))
         case Rotate(_, axis):
             return View.of(call(program.function, part.written(), axis), len(program.shape))
+        case Times(_, factor):
+            timed = call(program.function, part.written(), float(factor))
+            return View.of(timed, len(program.shape))
         case Flatten(_, axis):
             if flat := part.flatten(axis, 2):
                 return flat

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -28,14 +29,10 @@ from .weights import (
 
 @dataclass(frozen=True)
 class Computed(Program):
-    """What computes with `of` along one axis, by a function of that name in text and packages."""
+    """What computes with `of`, by a function of that name in text and packages."""
 
     function: ClassVar[str]
     of: Program
-    axis: int
-
-    def __post_init__(self) -> None:
-        check_axis(self.axis, self.of.shape)
 
     @property
     def shape(self) -> Shape:
@@ -47,7 +44,35 @@ class Computed(Program):
 
 
 @dataclass(frozen=True)
-class Scale(Computed):
+class Times(Computed):
+    """`of` times a constant."""
+
+    function = "times"
+    factor: float
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.factor):
+            raise GraphError(f"a weight times {self.factor} is no weight")
+
+    def evaluate(self, which: Which, read: Read, index: Mapping[str, int]) -> Any:
+        return self.of.evaluate(which, read, index) * self.factor
+
+    def __str__(self) -> str:
+        return f"times({self.of}, {float(self.factor)})"
+
+
+@dataclass(frozen=True)
+class Along(Computed):
+    """What computes along one axis."""
+
+    axis: int
+
+    def __post_init__(self) -> None:
+        check_axis(self.axis, self.of.shape)
+
+
+@dataclass(frozen=True)
+class Scale(Along):
     """`of` times `by + offset`, a number for each entry of one axis."""
 
     function = "scale"
@@ -74,7 +99,7 @@ class Scale(Computed):
 
 
 @dataclass(frozen=True)
-class Rotate(Computed):
+class Rotate(Along):
     """`of` turned along one axis by `rotation` of its size; turned twice, it is as it was."""
 
     function = "rotate"
@@ -129,10 +154,22 @@ def rotated(program: Program, axis: int) -> Program:
     return _inward(program, axis, along)
 
 
+def multiplied(program: Program, factor: float) -> Program:
+    """`times` at the tensors, so that all else is made of these; one that is there takes it up."""
+    match program:
+        case Times(of, known):
+            return multiplied(of, known * factor)
+        case Ref():
+            return Times(program, factor) if factor != 1 else program
+    return _made_of(program, lambda part: multiplied(part, factor))
+
+
 def _inward(program: Program, axis: int, make: Callable[[Program, int], Program]) -> Program:
     """What `make` gives of the programs inside, as far as they keep the axis as it is."""
     match program:
-        case Computed(of, other) if other != axis:  # along two axes, it is all the same which first
+        case Times(of, factor):
+            return multiplied(_inward(of, axis, make), factor)
+        case Along(of, other) if other != axis:  # along two axes, it is all the same which first
             return replace(program, of=_inward(of, axis, make))
         case Transpose(of, order):
             return replace(program, of=_inward(of, order[axis], make))
@@ -163,12 +200,18 @@ def held(program: Program) -> Program:
             return held(of)
         case Ref():
             return program
+    return _made_of(program, held)
+
+
+def _made_of(program: Program, make: Callable[[Program], Program]) -> Program:
+    """The same program of what `make` gives of those inside; gains stay as they are."""
+    match program:
         case Concat(parts):
-            return replace(program, of=tuple(map(held, parts)))
+            return replace(program, of=tuple(map(make, parts)))
         case Indexed(body):
-            return replace(program, body=held(body))
-        case Slice(of) | Unflatten(of) | Flatten(of) | Transpose(of):
-            return replace(program, of=held(of))
+            return replace(program, body=make(body))
+        case Computed(of) | Slice(of) | Unflatten(of) | Flatten(of) | Transpose(of):
+            return replace(program, of=make(of))
     raise GraphError(f"{program} moves nothing")
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import GraphError
-from .computed import Rotate, Scale
+from .computed import Rotate, Scale, Times
 from .dims import Dim
 from .types import TensorType
 from .weights import Concat, Each, Flatten, Program, Ref, Slice, Stack, Transpose, Unflatten
@@ -154,6 +154,7 @@ _PROGRAMS: dict[str, Callable[[Tokens], Program]] = {
     "scale": lambda t: Scale(
         t.program(), t.then(t.integer), t.then(t.program), t.real() if t.skip(",") else 0.0
     ),
+    "times": lambda t: Times(t.program(), t.then(t.real)),
     "rotate": lambda t: Rotate(t.program(), t.then(t.integer)),
 }
 

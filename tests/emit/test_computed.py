@@ -14,7 +14,7 @@ import torch
 from archsmith.compiler.emit.environment import render
 from archsmith.compiler.emit.tensors import table
 from archsmith.compiler.errors import GraphError
-from archsmith.compiler.ir.computed import Rotate, Scale, rotated, scaled
+from archsmith.compiler.ir.computed import Rotate, Scale, Times, multiplied, rotated, scaled
 from archsmith.compiler.ir.dims import Dim
 from archsmith.compiler.ir.model import Param
 from archsmith.compiler.ir.weights import (
@@ -55,6 +55,12 @@ PROGRAMS = {
     "a part of what is scaled": Slice(Scale(W, 0, G), 0, Dim(2, 1), AFTER),
     "experts in a list": scaled(Each(EXPERT, "expert", C), 2, H),
     "experts in one": rotated(scaled(Stack(Concat((EXPERT, V), 0), "expert", C), 2, H), 2),
+    "times a constant": Times(W, -0.75),
+    "times a constant, in parts": multiplied(Unflatten(Concat((W, W), 0), 0, (Dim.of(2), A)), 0.3),
+    "times a constant from outside": Times(Concat((scaled(W, 1, H), V), 0), 0.3),
+    "scaled outside of a constant": Scale(Times(Concat((W, V), 0), 0.3), 1, H),
+    "turned outside of a constant": Rotate(Times(Stack(EXPERT, "expert", C), 0.3), 2),
+    "experts times a constant": multiplied(Each(EXPERT, "expert", C), 0.3),
     "from outside of what is joined": Scale(Concat((W, V), 0), 1, H),
 }
 

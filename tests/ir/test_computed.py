@@ -11,9 +11,11 @@ from archsmith.compiler.errors import GraphError
 from archsmith.compiler.ir.computed import (
     Rotate,
     Scale,
+    Times,
     computed,
     gains,
     held,
+    multiplied,
     rotated,
     rotation,
     scaled,
@@ -99,6 +101,29 @@ def test_what_computes_goes_inside_and_stays_the_same(
     assert rotated(rotated(program, axis), axis) == program
 
 
+def test_times_multiplies_all_and_stands_at_the_tensors() -> None:
+    assert np.array_equal(evaluate(Times(W, -0.75)), evaluate(W) * -0.75)
+    for program, axis, by in INSIDE:
+        inside = multiplied(program, 0.3)
+        assert type(inside) is type(program)
+        for which in ("size", "probe"):
+            wanted = evaluate(program, which) * 0.3
+            assert np.allclose(evaluate(inside, which), wanted, rtol=1e-13)
+        assert [step.of for step in computed(inside) if isinstance(step, Times)] == [
+            ref for ref in inside.refs() if ref not in gains(inside)
+        ]
+        assert held(inside) == held(program)
+        assert multiplied(multiplied(program, 4.0), 0.25) == program
+        assert scaled(inside, axis, by) == multiplied(scaled(program, axis, by), 0.3)
+        assert rotated(inside, axis) == multiplied(rotated(program, axis), 0.3)
+
+
+@pytest.mark.parametrize("factor", [float("nan"), float("inf")])
+def test_no_weight_is_times_what_is_no_number(factor: float) -> None:
+    with pytest.raises(GraphError, match="is no weight"):
+        Times(W, factor)
+
+
 def test_a_gain_is_cut_as_what_it_scales_is_joined() -> None:
     both, gain = Concat((W, V), 0), Ref("both", (Dim(22, 9),))
     inside = scaled(both, 0, gain)
@@ -112,6 +137,9 @@ def test_a_gain_is_cut_as_what_it_scales_is_joined() -> None:
     [
         *(Scale(program, axis, by) for program, axis, by in INSIDE),
         *(rotated(program, axis) for program, axis, _ in INSIDE),
+        *(multiplied(program, 0.3) for program, _, _ in INSIDE),
+        Times(Scale(W, 1, H), 1e-05),
+        Times(W, 2),
         Scale(W, 1, H, 1.0),
         Rotate(Slice(Scale(W, 1, H, -0.5), 0, Dim(2, 1), Dim(3, 2)), 0),
     ],
@@ -130,6 +158,8 @@ def test_text_reads_back(program: Program) -> None:
         ('scale(ref("w", (4, 3)), 2, ref("g", (4)))', "axis 2 is none of the 2"),
         ('rotate(ref("w", (4, 3)), 2)', "axis 2 is none of the 2"),
         ('scale(ref("w", (4, 3)), 0, ref("g", (4)), 1~2)', "has no probe"),
+        ('times(ref("w", (4, 3)), 1~2)', "has no probe"),
+        ('times(ref("w", (4, 3)))', "expected ','"),
     ],
 )
 def test_mistakes(text: str, error: str) -> None:
