@@ -76,7 +76,7 @@ class Compiler:
     def load(self, path: Path) -> Spec:
         """Read a spec; raises `SpecError` with all its mistakes."""
         registry = self.registry
-        return load(path, registry.components, registry.families, registry.passes)
+        return load(path, registry.components, registry.families, registry.steps)
 
     def read_configuration(self, path: Path, name: str | None) -> tuple[str, str]:
         """A Hugging Face configuration, or a folder with one, as a spec; and its warnings."""

@@ -84,6 +84,11 @@ class Registry:
                 raise PluginError(f"{plugin}: {entry.value} does not load: {why}") from error
         return registry
 
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """What may stand in a pipeline, by name: pipelines and passes."""
+        return (*self.pipelines, *self.passes)
+
     def add_package(self, package: ModuleType) -> None:
         """Add what the modules of a package define, and the data files beside them.
 
@@ -104,8 +109,8 @@ class Registry:
             elif file.name.endswith(".yaml"):
                 tree = parse(file.read_text(encoding="utf-8"), file.name).tree
                 if file.name == PIPELINES:
-                    for name, passes in tree.items():
-                        self._set("pipelines", name, tuple(passes), where)
+                    for name, steps in tree.items():
+                        self._set("pipelines", name, _steps(name, steps, where), where)
                 elif isinstance(tree, dict) and "describes" in tree:
                     name = file.name.removesuffix(".yaml")
                     self._set("targets", name, Target.of(name, tree), where)
@@ -166,6 +171,13 @@ def _oversight(plugin: type, table: str, key: str, name: object) -> str | None:
     if table == "passes" and fields and "__dataclass_fields__" not in vars(plugin):
         return f"has the option `{fields[0]}`, but is no dataclass; say @dataclass(frozen=True)"
     return None
+
+
+def _steps(name: object, steps: object, where: str) -> tuple[str, ...]:
+    """The items of a pipeline, which may be other pipelines."""
+    if isinstance(steps, list) and all(isinstance(step, str) for step in steps):
+        return tuple(steps)
+    raise PluginError(f"{where}: the pipeline {name!r} is no list of passes and pipelines")
 
 
 def _singular(table: str) -> str:

@@ -51,7 +51,7 @@ def check_spec(path: Path, registry: Registry) -> Checked:
         source = read(path)
         if isinstance(source.tree, dict) and "pipeline" in source.tree and not registry.passes:
             registry = Registry.installed()  # a quick check has loaded no passes
-        spec, diagnostics = check(source, registry.components, registry.families, registry.passes)
+        spec, diagnostics = check(source, registry.components, registry.families, registry.steps)
     except SpecError as error:
         return Checked(path, False, error.listing, error.diagnostics)
     return Checked(path, spec is not None, source, diagnostics)

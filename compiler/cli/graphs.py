@@ -55,7 +55,7 @@ def graph(
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--passes", required=True, help="A pipeline, or passes: a,b{option=1}.")
+@click.option("--passes", required=True, help="Pipelines and passes: O1,a,b{option=1},c before a.")
 @TARGET
 @VERIFY
 @OUTPUT

@@ -11,7 +11,9 @@ OUTPUT = click.option("-o", "--output", type=click.Path(path_type=Path), help="A
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
 TARGET = click.option("--target", default="cpu", show_default=True, help="What to build for.")
 PIPELINE = click.option(
-    "--pipeline", help="A pipeline (O0, O1, O2), passes (a,b{option=1}) or a YAML file with a list."
+    "--pipeline",
+    help="A YAML file with a list, or pipelines (O0, O1, O2) and passes, each of which may "
+    "have options and a place: 'O2,a{option=1},b before a,c after b'.",
 )
 VERIFY = click.option(
     "--verify-each",

@@ -24,6 +24,10 @@ from .diagnostics import accepted, quoted
 MAX_SIZE = 2**31
 RESERVED = ("embed", "head")  # the blocks that every model has, first and last
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}", re.ASCII)
+ITEM = re.compile(
+    rf"({NAME.pattern})\s*(?:\{{([^{{}}]*)\}})?(?:\s+(before|after)\s+({NAME.pattern}))?", re.ASCII
+)
+"""A pass or pipeline of a pipeline, its options, and the pass that it stands before or after."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,15 @@ def _name(value: str) -> str:
     _word(value)
     if keyword.iskeyword(identifier(value)) or keyword.iskeyword(value):
         raise mistake("E0206", f"{quoted(value)} is a word of Python", "choose another name")
+    return value
+
+
+def _item(value: str) -> str:
+    if not ITEM.fullmatch(value):
+        help = (
+            "an item is a name, perhaps with options: `a`, `a{size=4}`, `a before b`, `a after b`"
+        )
+        raise mistake("E0206", f"{quoted(value)} is no item of a pipeline", help)
     return value
 
 
@@ -137,7 +150,11 @@ Positive = Annotated[float, Field(gt=0)]
 
 _WORD = WithJsonSchema({"type": "string", "pattern": f"^{NAME.pattern}$"})
 Name = Annotated[str, AfterValidator(_name), _WORD]
-"""A name that the spec gives: of itself, a part, a block or a pass."""
+"""A name that the spec gives: of itself, a part or a block."""
+Item = Annotated[
+    str, AfterValidator(_item), WithJsonSchema({"type": "string", "pattern": f"^{ITEM.pattern}$"})
+]
+"""A pass or a pipeline, and where it stands."""
 NewBlockName = Annotated[str, AfterValidator(_word), AfterValidator(_unreserved), _WORD]
 """The name that the spec gives to a block: it is only ever a part of names, so `global` will do."""
 PartName = Annotated[str, AfterValidator(_part(norm=False)), _WORD]

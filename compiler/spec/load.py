@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from .diagnostics import Diagnostic, SpecError, accepted, in_order, quoted
-from .fields import Scope, identifier
+from .fields import ITEM, Scope, identifier
 from .messages import message_of
 from .relations import in_force
 from .schema import Part, Spec, flat
@@ -158,10 +158,12 @@ def _description(model: Any, field: str) -> str:
 def _unknown_passes(source: Source, passes: Collection[str]) -> Iterator[Diagnostic]:
     pipeline = source.tree.get("pipeline") if isinstance(source.tree, dict) else None
     for i, name in enumerate(pipeline if isinstance(pipeline, list) and passes else ()):
-        if isinstance(name, str) and name not in passes:
-            message = f"no pass is called {quoted(name)}"
-            place = source.value(("pipeline", i))
-            yield Diagnostic("E0217", message, place, accepted(name, passes, "passes"))
+        match = ITEM.fullmatch(name) if isinstance(name, str) else None
+        for part in (match[1], match[4]) if match else ():
+            if part is not None and part not in passes:
+                message = f"no pass or pipeline is called {quoted(part)}"
+                help = accepted(part, passes, "pipelines and passes")
+                yield Diagnostic("E0217", message, source.value(("pipeline", i)), help)
 
 
 def _unused(source: Source, scope: Scope) -> Iterator[Diagnostic]:

@@ -22,6 +22,7 @@ from .diagnostics import accepted, quoted
 from .fields import (
     BlockName,
     Checkpoint,
+    Item,
     Name,
     NewBlockName,
     NormName,
@@ -156,7 +157,9 @@ class Spec(Fields):
     checkpoint: Checkpoint | None = Field(
         None, description="the model family whose tensor names the weights have"
     )
-    pipeline: Several[Name] | None = Field(None, description="the passes, by name and in order")
+    pipeline: Several[Item] | None = Field(
+        None, description="the passes and pipelines, by name and in order"
+    )
 
     def part(self, name: str) -> Part:
         """Return the part of that name."""

@@ -53,3 +53,19 @@ def test_a_pass_that_is_not_there(kinds: Kinds) -> None:
     assert [(d.code, d.span and (d.span.line, d.span.column)) for d in found] == [
         ("E0217", (15, 18))
     ]
+
+
+def test_items_of_a_pipeline(kinds: Kinds) -> None:
+    """Options, places and pipelines may stand there; each name is looked up."""
+    page = PAGE.replace(", rope: ROPE", "") + "pipeline: [O1, 'pack{size=2}', ITEM]\n"
+    known = ("O1", "pack", "fuse")
+    good = page.replace("ITEM", "fuse before pack")
+    assert check(parse(good, "page.yaml"), kinds, passes=known)[0] is not None
+    for item, code, says in (
+        ("O3", "E0217", "no pass or pipeline is called `O3`"),
+        ("fuse after pac", "E0217", "no pass or pipeline is called `pac`"),
+        ("fuse beside pack", "E0206", "`fuse beside pack` is no item of a pipeline"),
+    ):
+        wrong = parse(page.replace("ITEM", item), "page.yaml")
+        _, found = check(wrong, kinds, passes=known)
+        assert [(d.code, d.message) for d in found] == [(code, says)]
