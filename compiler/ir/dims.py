@@ -41,6 +41,11 @@ class Dim:
     def at(self, which: Which) -> int:
         return self.size if which == "size" else self.probe
 
+    @property
+    def honest(self) -> bool:
+        """Whether 0 and 1 stand for themselves: else probes do not see an axis that is there."""
+        return all((self.size == n) == (self.probe == n) for n in (0, 1))
+
     def __add__(self, other: Dim | int) -> Dim:
         other = _lift(other)
         return Dim(self.size + other.size, self.probe + other.probe)

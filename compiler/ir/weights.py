@@ -195,6 +195,9 @@ class Unflatten(Program):
         check_axis(self.axis, self.of.shape)
         if product(self.into) != self.of.shape[self.axis]:
             raise GraphError(f"({_items(self.into)}) is not {self.of.shape[self.axis]}")
+        for dim in self.into:
+            if not dim.honest:
+                raise GraphError(f"unflatten makes an axis {dim}; 0 and 1 stand for themselves")
 
     @property
     def shape(self) -> Shape:

@@ -74,7 +74,7 @@ def test_rotate_turns_along_an_axis() -> None:
 
 INSIDE = [
     (Unflatten(W, 0, (Dim(4, 2), Dim(3, 2))), 2, H),
-    (Unflatten(W, 1, (Dim(2, 1), Dim(3, 3))), 0, G),
+    (Unflatten(W, 1, (Dim.of(1), B)), 0, G),
     (Flatten(Unflatten(W, 0, (Dim(4, 2), Dim(3, 2))), 0), 1, H),
     (Transpose(W, (1, 0)), 0, H),
     (Transpose(Unflatten(W, 0, (Dim(4, 2), Dim(3, 2))), (2, 0, 1)), 0, H),

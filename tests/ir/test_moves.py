@@ -74,7 +74,7 @@ def test_unflattened_is_what_was_flattened() -> None:
     assert unflattened(flat, 0, (Dim(3, 2), Dim(4, 6))) == ref
     for into in ((Dim(4, 6), Dim(3, 2)), (Dim(6, 3), Dim(2, 4))):
         assert unflattened(flat, 0, into) == Unflatten(flat, 0, into)
-    assert unflattened(Flatten(ref, 1), 0, (Dim(3, 1), Dim(1, 2))).shape[0] == Dim(3, 1)
+    assert unflattened(Flatten(ref, 1), 0, (Dim.of(1), Dim(3, 2))).shape[0] == Dim.of(1)
 
 
 def test_swapped() -> None:

@@ -88,3 +88,10 @@ def test_programs_that_move_entries() -> None:
 def test_what_no_program_may_do(make: Any, message: str) -> None:
     with pytest.raises(GraphError, match=message):
         make()
+
+
+@pytest.mark.parametrize("into", [(Dim(2, 1), Dim(6, 4)), (Dim(1, 2), Dim(12, 2))], ids=str)
+def test_an_axis_that_probes_do_not_see_is_refused(into: tuple[Dim, Dim]) -> None:
+    """Swapped with the other, it moves nothing at its probes, and much at its sizes."""
+    with pytest.raises(GraphError, match="0 and 1 stand for themselves"):
+        Flatten(Transpose(Unflatten(Ref("w", (Dim(12, 4),)), 0, into), (1, 0)), 0)
