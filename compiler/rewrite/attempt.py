@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from types import TracebackType
 from typing import Any
 
@@ -11,7 +12,7 @@ from ..errors import ProofError
 from ..ir.graph import Graph, Node
 from ..ir.model import Block, Model, verify
 from ..ir.op import Op
-from ..ir.text import print_model
+from ..ir.text import print_block, print_model
 from .check import Proof, check_types, check_weights, prove, prove_model
 from .guard import Contained, Guard
 from .passes import AnyPass, ModelPass, Pass
@@ -55,8 +56,9 @@ class Attempt:
         """The block in hand and the node: of an error, what the code that raised it looked at."""
         if self.rewriter is None:
             return "", ""
-        graph, trace = self.rewriter.graph, error.__traceback__ if error is not None else None
-        return self.rewriter.block.name, _looked_at(graph, trace) or self.rewriter.at
+        block, trace = self.rewriter.block, error.__traceback__ if error is not None else None
+        graph = block.graphs.get(self.rewriter.phases)  # none once phases were merged again
+        return block.name, (graph and _looked_at(graph, trace)) or self.rewriter.at
 
     def _model(self, pass_: ModelPass) -> None:
         before = self.model.copy() if self.judged else self.model
@@ -85,8 +87,12 @@ class Attempt:
             rewriter.elsewhere = self._elsewhere(block)
             self.rewriter = rewriter
             before = self.twin(block) if self.judged else None
-            for _ in self._applications(pass_, rewriter):
+            known = print_block(block)
+            for _ in chain(self._applications(pass_, rewriter), [None]):
+                if print_block(block) == known:  # as at the end, unless it changed things after all
+                    continue
                 rewriter.commit()
+                known = print_block(block)
                 if before is None:
                     continue
                 made = self.twin(block)

@@ -99,8 +99,11 @@ class Rewriter:
         """
         param = Param(program, dtype or self._dtype(program))
         actual = next((known for known, p in self.block.params.items() if p == param), name)
-        while self.block.params.get(actual, param) != param:
-            actual = self.graph.fresh(f"{actual}_2", self.block.params)
+        values = self._values()
+        while self.block.params.get(actual, param) != param or (
+            actual not in self.block.params and actual in values
+        ):
+            actual = self.graph.fresh(f"{actual}_2", {*self.block.params, *values})
         if actual != name:
             self._renames[actual] = name
         self.block.params[actual] = param
@@ -163,9 +166,13 @@ class Rewriter:
                 self._rename_param(actual, name)
         self._renames.clear()
 
-    def _rename_param(self, old: str, new: str) -> None:
+    def _values(self) -> set[str]:
+        """The names of all values of the block, of parameters and others."""
         graphs = self.block.graphs.values()
-        if any(value.name == new for g in graphs for n in g.nodes() for value in n.results):
+        return {value.name for g in graphs for node in g.nodes() for value in node.results}
+
+    def _rename_param(self, old: str, new: str) -> None:
+        if new in self._values():
             return
         self.block.params = {new if n == old else n: p for n, p in self.block.params.items()}
         for graph in self.block.graphs.values():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from ..ir.weights import Program
 ROWS, LENGTH = 3, 9  # the batch, and the tokens of each row
 MANY = 15  # rows in training: so many tokens that hardly an expert is chosen by none of them
 RAGGED = (2, 5, 3)  # each row's own tokens in the ragged prefill
+LOUD = 30.0  # how much larger streams and gains are where a clamp or a cap is to be felt
 LAYER = 3  # of a block alone: a pass that took its tensors from the first would not be noticed
 
 
@@ -57,13 +59,17 @@ def scenarios() -> Iterator[Scenario]:
 
     yield Scenario("train", (call("train", 0, LENGTH, MANY),))
     yield Scenario("prefill", (call("prefill", 0, LENGTH),))
-    yield Scenario("chunked prefill", (call("prefill", 0, 4), call("prefill", 4, LENGTH)))
+    chunks = call("prefill", 0, 4), call("prefill", 4, 5), call("prefill", 5, LENGTH)
+    yield Scenario("chunked prefill", chunks)
     yield Scenario("prefill and decode", (call("prefill", 0, 5), *steps(5, LENGTH)))
     yield Scenario("decode from empty", tuple(steps(0, 3)))
     first = max(RAGGED)
     lengths = np.array(RAGGED)[:, None]
-    ragged = [Call("decode", slice(i, i + 1), lengths + (i - first)) for i in range(first, LENGTH)]
-    yield Scenario("ragged", (call("prefill", 0, first), *ragged))
+    chunk = Call("prefill", slice(first, first + 2), lengths + np.arange(2))
+    ragged = [
+        Call("decode", slice(i, i + 1), lengths + (i - first)) for i in range(first + 2, LENGTH)
+    ]
+    yield Scenario("ragged", (call("prefill", 0, first), chunk, *ragged))
 
 
 @dataclass(frozen=True)
@@ -71,11 +77,13 @@ class Checkpoint:
     """Random tensors by name, the same for every graph that reads them."""
 
     seed: int
+    scale: float = 1.0
+    """Of gains and biases."""
 
     def __call__(self, name: str, shape: tuple[int, ...]) -> Any:
         draw = np.random.default_rng((self.seed, zlib.crc32(name.encode())))
         if len(shape) == 1:  # a gain, or a bias, which must not choose all experts by itself
-            return 1 + 0.05 * draw.standard_normal(shape)
+            return self.scale * (1 + 0.05 * draw.standard_normal(shape))
         return draw.standard_normal(shape) / np.sqrt(shape[-1])
 
 
@@ -86,6 +94,8 @@ class Twin:
     blocks: dict[str, Block]
     runs: tuple[tuple[str, int], ...]
     seed: int = 0
+    scale: float = 1.0
+    """Of the stream, and of gains and biases."""
     results: Results = field(default_factory=Results)
     _params: dict[tuple[str, int], dict[str, Numbers]] = field(default_factory=dict)
     _ready: dict[int, Evaluation] = field(default_factory=dict)
@@ -100,6 +110,11 @@ class Twin:
     def of_block(cls, block: Block, seed: int = 0) -> Twin:
         """One layer alone, from a random stream."""
         return cls({block.name: block}, ((block.name, LAYER),), seed)
+
+    @cached_property
+    def loud(self) -> Twin:
+        """The same, from a larger stream and with larger gains."""
+        return Twin(self.blocks, self.runs, self.seed, LOUD)
 
     @property
     def block(self) -> Block:
@@ -129,7 +144,7 @@ class Twin:
             if value.type.dtype == "int64":
                 values[value.name] = draw.integers(0, self.vocabulary, shape)
             else:
-                values[value.name] = draw.standard_normal(shape)
+                values[value.name] = self.scale * draw.standard_normal(shape)
         return values
 
     def returned(self, scenario: Scenario) -> list[list[Any]]:
@@ -180,9 +195,10 @@ class Twin:
 
     def _param(self, program: Program, layer: int) -> Numbers:
         key = program, layer, self.seed
+        read = Checkpoint(self.seed, self.scale)
         found = self.results.get(key)
         if found is None:
-            made = program.evaluate("probe", Checkpoint(self.seed), {"layer": layer})
+            made = program.evaluate("probe", read, {"layer": layer})
             found = self.results.keep(key, (made,))
         return found[0]
 

@@ -12,6 +12,7 @@ from archsmith.compiler.cli import main
 from archsmith.compiler.driver import Compiler
 from archsmith.compiler.errors import ArchsmithError
 from archsmith.compiler.ir.dims import ONE
+from archsmith.compiler.ops.attention import Attend
 from archsmith.compiler.ops.moe import Route
 from archsmith.compiler.plugins import Registry
 from archsmith.compiler.rewrite.passes import Lossy, Pass
@@ -50,6 +51,22 @@ class Spoil(FewerExperts):
 class Unmeasured(FewerExperts):
     name = "unmeasured"
     effect: ClassVar[Lossy] = Lossy("beauty", 1.0)
+
+
+@dataclass(frozen=True)
+class SharperWithACache(Pass):
+    """Scores grow where there is a cache, of which training sees nothing."""
+
+    name = "sharper-with-a-cache"
+    phases = ("prefill", "decode")
+    effect: ClassVar[Lossy] = Lossy("logits", 1e-6)
+
+    def run(self, rewriter: Rewriter) -> None:
+        for node in list(rewriter.graph.nodes()):
+            if isinstance(node.op, Attend) and node.op.scale < 10:
+                sharper = replace(node.op, scale=node.op.scale * 100)
+                operands = rewriter.graph.operands(node)
+                rewriter.replace(node.results, [rewriter.add(sharper, *operands)])
 
 
 @dataclass(frozen=True)
@@ -93,6 +110,11 @@ def test_a_budget_is_held(folder: Path) -> None:
     with pytest.raises(PassFailed, match=r"pass spoil: .*kl is \S+, its budget is 1e-09") as failed:
         compiler.package(
             spec, folder / "no", "own", [Spoil()], prove=False, weights=folder / "checkpoint"
+        )
+    with pytest.raises(PassFailed, match=r"logits is \S+, its budget is 1e-06"):
+        passes = [SharperWithACache()]
+        compiler.package(
+            spec, folder / "no", "own", passes, prove=False, weights=folder / "checkpoint"
         )
     with pytest.raises(PassFailed, match="beauty is not measured; there are kl, perplexity"):
         compiler.package(

@@ -89,14 +89,18 @@ BLOCK = r"block \w+, (?:value %\w+|what it returns,) differs by .* in "
 ALONE: tuple[tuple[str, Mutant], ...] = (
     ("train", Mutant(slip("at any time"), BLOCK + "train", TRAIN)),
     ("prefill", Mutant(slip("six tokens at once"), BLOCK + "prefill", PREFILL)),
-    ("chunked prefill", Mutant(slip("after others"), BLOCK + "chunked prefill", PREFILL)),
-    ("chunked prefill", Mutant(instead("attend", AttendToTheCall), VALUE + "chunked", PREFILL)),
+    ("chunked prefill", Mutant(slip("one token after others"), BLOCK + "chunked prefill", PREFILL)),
     (
         "prefill and decode",
         Mutant(slip("from the third step of rows alike"), BLOCK + "prefill and decode", DECODE),
     ),
     ("decode from empty", Mutant(slip("on nothing"), BLOCK + "decode from empty", DECODE)),
     ("ragged", Mutant(slip("of rows unlike"), BLOCK + "ragged", DECODE)),
+    ("ragged", Mutant(slip("a chunk of rows unlike"), BLOCK + "ragged", PREFILL)),
+    (
+        "ragged",
+        Mutant(by("cached", OfTheFirstRow(), "write_a_chunk_as_the_first_row"), VALUE, PREFILL),
+    ),
     (
         "ragged",
         Mutant(by("cached", OfTheFirstRow(), "write_at_the_first_rows_positions"), VALUE, DECODE),
@@ -110,6 +114,8 @@ ALONE: tuple[tuple[str, Mutant], ...] = (
 
 PHASES = (
     *(mutant for _, mutant in ALONE),
+    Mutant(slip("after others"), BLOCK + "chunked prefill", PREFILL),
+    Mutant(instead("attend", AttendToTheCall), VALUE + "chunked", PREFILL),
     Mutant(slip("of the last row"), BLOCK, DECODE),
     Mutant(slip("of the fourth token"), BLOCK, PREFILL),
     Mutant(by("rotations", CountUp(), "turn_by_the_call"), VALUE, DECODE),

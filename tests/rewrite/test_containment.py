@@ -226,3 +226,32 @@ def test_a_third_partys_pass_is_named_with_its_distribution(
     monkeypatch.setattr(plugin, "applications", broken)
     says = r"^pass fuse-relu-squared of archsmith-relu2 0\.1\.0: block b: ValueError: a bug$"
     assert str(fails(model, registry, plugin(), says).plugin) == "archsmith-relu2 0.1.0"
+
+
+class TooLate(Bad):
+    """It changes the graph once it has said that it is done."""
+
+    def applications(self, rewriter: Rewriter) -> Any:
+        yield
+        for node in list(rewriter.graph.nodes()):
+            if node.op is not None:
+                (y,) = node.results
+                rewriter.replace(y, rewriter.op.scale(y, factor=9.0))
+                return
+
+
+class Unsaid(Bad):
+    """It never says that it has applied."""
+
+    def applications(self, rewriter: Rewriter) -> Any:
+        y, h = rewriter.graph.outputs
+        rewriter.returns(rewriter.op.scale(y, factor=9.0), h)
+        yield from ()
+
+
+@pytest.mark.parametrize("pass_", [TooLate(), Unsaid()], ids=lambda p: type(p).__name__)
+def test_what_is_changed_behind_the_last_application_is_proved_too(
+    pass_: Pass, model: Model, registry: Registry
+) -> None:
+    with pytest.raises(PassFailed, match="differs by"):
+        Runner(registry.ops).apply(model, pass_)

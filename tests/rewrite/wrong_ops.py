@@ -20,6 +20,8 @@ SITUATIONS = {
     "of rows unlike": lambda p: np.full_like(p, len(set(p[:, -1])) > 1, bool),
     "of the last row": lambda p: np.arange(len(p))[:, None] == len(p) - 1 + 0 * p,
     "of the fourth token": lambda p: p == 3,
+    "one token after others": lambda p: (p > 0) & (p.shape[1] == 1),
+    "a chunk of rows unlike": lambda p: (p != p[:1]).any() & (p >= 0) & (p.shape[1] > 1),
 }
 """Of which tokens a slip is wrong, by their positions [B, T]."""
 
