@@ -69,7 +69,7 @@ def _all(
         else:
             help = accepted(name, [*pipelines, *passes], "pipelines and passes")
             raise ArchsmithError(f"no pass or pipeline is called {quoted(name)}\n  = help: {help}")
-        at = len(chosen) if side is None else _place(item, side, other, chosen)
+        at = _place(item, side, other, chosen) if side and other else len(chosen)
         chosen[at:at] = made
     return chosen
 
