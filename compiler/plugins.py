@@ -165,11 +165,10 @@ def _oversight(plugin: type, table: str, key: str, name: object) -> str | None:
     base = plugin.__name__.startswith("_") or bool(plugin.__subclasses__())
     if not missing and not base and not isinstance(name, str):
         return f"is a {what} without a `{key}`; one that others derive from begins with _"
-    fields = [
-        f for f, kind in inspect.get_annotations(plugin).items() if "ClassVar" not in str(kind)
-    ]
-    if table == "passes" and fields and "__dataclass_fields__" not in vars(plugin):
-        return f"has the option `{fields[0]}`, but is no dataclass; say @dataclass(frozen=True)"
+    if table == "passes" and not missing and isinstance(name, str):
+        from .rewrite.passes import mistaken  # here: checking a spec imports no graph
+
+        return mistaken(plugin)
     return None
 
 

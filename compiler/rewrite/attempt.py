@@ -95,6 +95,8 @@ class Attempt:
                 known = print_block(block)
                 if before is None:
                     continue
+                if list(block.graphs) != list(given.graphs):
+                    raise ProofError(f"block {block.name} has no longer the graphs that it had")
                 made = self.twin(block)
                 if made is before:
                     continue

@@ -11,14 +11,16 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
 
 from ..errors import ArchsmithError
+from ..spec.diagnostics import escape
 
 try:
     import resource
@@ -27,6 +29,7 @@ except ImportError:  # a system without limits
 
 T = TypeVar("T")
 
+_LONGEST = 2000  # characters of what a plugin's error says
 _AGAIN = 0.05  # seconds from one reminder to the next
 _IN_USE = Path("/proc/self/statm")
 
@@ -54,7 +57,8 @@ class Guard:
         try:
             if threading.current_thread() is not threading.main_thread():
                 return run()
-            with _memory(self.memory):
+            # What a plugin prints is for its author, not for who reads the result of a command.
+            with redirect_stdout(sys.stderr), _memory(self.memory):
                 return _timed(run, max(self.seconds - self._taken, _AGAIN))
         except KeyboardInterrupt:
             raise
@@ -74,7 +78,15 @@ def said(error: BaseException) -> str:
         text = str(error)
     except Exception:  # of a plugin's own error
         text = "and cannot say what"
+    text = "\n".join(map(escape, text[:_LONGEST].split("\n"))) + "..." * (len(text) > _LONGEST)
     return text if isinstance(error, ArchsmithError) else f"{type(error).__name__}: {text}"
+
+
+def line(error: BaseException, module: str) -> str:
+    """Where in a module an error came from: `file.py:12`, or nothing where it came from another."""
+    frames = traceback.walk_tb(error.__traceback__)
+    lines = [(f.f_code.co_filename, n) for f, n in frames if f.f_globals.get("__name__") == module]
+    return f"{Path(lines[-1][0]).name}:{lines[-1][1]}" if lines else ""
 
 
 def _timed(run: Callable[[], T], seconds: float) -> T:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -69,3 +71,24 @@ class ModelPass(ABC):
 
 
 AnyPass = Pass | ModelPass
+
+EFFECTS = ("exact", "rounding")
+METRICS = ("kl", "logits", "perplexity")
+
+
+def mistaken(plugin: type[AnyPass]) -> str | None:
+    """What is wrong with how a pass describes itself; None where nothing is."""
+    name, effect, phases = plugin.name, plugin.effect, plugin.phases
+    if not re.fullmatch("[a-z][a-z0-9]*(-[a-z0-9]+)*", name):
+        return f"is called {name!r}; a name is of small letters and digits, with `-` between words"
+    if isinstance(effect, Lossy):
+        if effect.metric not in METRICS:
+            return f"is lossy by {effect.metric!r}; what is measured is {', '.join(METRICS)}"
+    elif effect not in EFFECTS:
+        return f"has the effect {effect!r}; there are 'exact', 'rounding' and Lossy(metric, budget)"
+    if not isinstance(phases, tuple) or not phases or not set(phases) <= set(PHASES):
+        return f"has the phases {phases!r}; it takes a tuple of {', '.join(map(repr, PHASES))}"
+    fields = [f for f, t in inspect.get_annotations(plugin).items() if "ClassVar" not in str(t)]
+    if fields and "__dataclass_fields__" not in vars(plugin):
+        return f"has the option `{fields[0]}`, but is no dataclass; say @dataclass(frozen=True)"
+    return None

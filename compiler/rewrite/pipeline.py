@@ -14,8 +14,8 @@ from ..ir.text import print_block, print_model
 from ..origin import OURS, Origin, origin
 from .attempt import Attempt
 from .check import TOLERANCE, prove_phases
-from .guard import Contained, Guard, said
-from .passes import AnyPass, Lossy
+from .guard import Contained, Guard, line, said
+from .passes import AnyPass, Lossy, mistaken
 from .rewriter import Refusal, Remark
 from .twin import Twin
 
@@ -132,6 +132,8 @@ class Runner:
         So does whatever goes wrong in the code of a pass, and one that does something else when it
         runs again on the same model. Only what a user interrupts is let through.
         """
+        if wrong := mistaken(type(pass_)):
+            raise PassFailed(pass_, f"{type(pass_).__qualname__} {wrong}", model)
         lossy = isinstance(pass_.effect, Lossy)
         if lossy and self.judge is None:
             raise GraphError(
@@ -194,7 +196,10 @@ def _blamed(before: Model, pass_: AnyPass, attempt: Attempt, why: str = "") -> I
     except Contained as error:
         block, node = place = attempt.place(error.__cause__)
         where = f"block {block}{f', at %{node}' if node else ''}: " if block else ""
-        raise PassFailed(pass_, f"{why}{where}{error}", before, attempt.model, place) from error
+        at = line(error.__cause__, type(pass_).__module__) if error.__cause__ else ""
+        raise PassFailed(
+            pass_, f"{why}{where}{error}{f', at {at}' * bool(at)}", before, attempt.model, place
+        ) from error
     except ArchsmithError as error:
         block, node = place = attempt.place()
         change = f" (after a change at %{node})" if node else ""

@@ -116,7 +116,7 @@ def test_a_budget_is_held(folder: Path) -> None:
         compiler.package(
             spec, folder / "no", "own", passes, prove=False, weights=folder / "checkpoint"
         )
-    with pytest.raises(PassFailed, match="beauty is not measured; there are kl, perplexity"):
+    with pytest.raises(PassFailed, match="lossy by 'beauty'; what is measured is kl, logits, perp"):
         compiler.package(
             spec, folder / "no", "own", [Unmeasured()], prove=False, weights=folder / "checkpoint"
         )

@@ -22,6 +22,7 @@ from archsmith.compiler.rewrite.rewriter import ModelRewriter, Rewriter
 
 from .bad import TEXT, Bad, fails
 
+HERE = r", at test_containment\.py:\d+$"
 QUICK = 0.3  # seconds that a pass has here; what hangs, hangs forever
 
 
@@ -104,11 +105,11 @@ class Eats(Bad):
 @pytest.mark.parametrize(
     ("made", "says"),
     [
-        (Raises(), r"^pass bad: block b, at %y: ValueError: a bug$"),
-        (RaisesMute(), r"^pass bad: block b, at %y: Mute: and cannot say what$"),
-        (Exits(), r"^pass bad: block b, at %y: SystemExit: 0$"),
-        (Leaves(), r"^pass bad: block b, at %y: GeneratorExit: $"),
-        (MutatesAndRaises(), r"^pass bad: block b, at %y: ValueError: a bug$"),
+        (Raises(), r"^pass bad: block b, at %y: ValueError: a bug" + HERE),
+        (RaisesMute(), r"^pass bad: block b, at %y: Mute: and cannot say what" + HERE),
+        (Exits(), r"^pass bad: block b, at %y: SystemExit: 0" + HERE),
+        (Leaves(), r"^pass bad: block b, at %y: GeneratorExit: " + HERE),
+        (MutatesAndRaises(), r"^pass bad: block b, at %y: ValueError: a bug" + HERE),
         (Recurs(), r"^pass bad: block b, at %y: RecursionError: "),
     ],
     ids=lambda made: type(made).__name__,
@@ -122,13 +123,13 @@ def test_what_is_raised(model: Model, registry: Registry, made: Pass, says: str)
 @pytest.mark.parametrize("made", [Hangs(), Sleeps(), HangsOn()], ids=lambda m: type(m).__name__)
 def test_what_hangs(model: Model, registry: Registry, made: Pass) -> None:
     start = time.monotonic()
-    says = r"^pass bad: block b, at %y: it ran for more than 0.3 seconds$"
+    says = r"^pass bad: block b, at %y: it ran for more than 0.3 seconds" + HERE
     fails(model, registry, made, says, seconds=QUICK)
     assert time.monotonic() - start < 30
 
 
 def test_what_eats_memory(model: Model, registry: Registry) -> None:
-    says = r"^pass bad: block b, at %y: it wanted more than 0.25 GiB of memory$"
+    says = r"^pass bad: block b, at %y: it wanted more than 0.25 GiB of memory" + HERE
     fails(model, registry, Eats(), says, memory=1 << 28)
     assert len(bytearray(1 << 29)) == 1 << 29  # what is not a pass has no limit
 
@@ -193,7 +194,7 @@ class Wrong(Matches):
 
 
 def test_a_match_is_named(model: Model, registry: Registry) -> None:
-    fails(model, registry, Matches(), r"^pass matches: block b, at %y: KeyError: 'gone'$")
+    fails(model, registry, Matches(), r"^pass matches: block b, at %y: KeyError: 'gone'" + HERE)
     says = r"^pass matches: block b, value %h differs by .* in train \(after a change at %h\)$"
     failed = fails(model, registry, Wrong(), says)
     assert (failed.block, failed.node) == ("b", "h")
@@ -212,7 +213,7 @@ class WholeModel(ModelPass):
 
 
 def test_a_pass_of_models(model: Model, registry: Registry) -> None:
-    fails(model, registry, WholeModel(), r"^pass whole: block b, at %y: ValueError: a bug$")
+    fails(model, registry, WholeModel(), r"^pass whole: block b, at %y: ValueError: a bug" + HERE)
 
 
 def test_a_third_partys_pass_is_named_with_its_distribution(
@@ -255,3 +256,52 @@ def test_what_is_changed_behind_the_last_application_is_proved_too(
 ) -> None:
     with pytest.raises(PassFailed, match="differs by"):
         Runner(registry.ops).apply(model, pass_)
+
+
+class Prints(Bad):
+    def at(self, rewriter: Rewriter, node: Any) -> None:
+        print("hello")
+
+
+def test_what_a_pass_prints_is_no_result(
+    model: Model, registry: Registry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Runner(registry.ops).apply(model, Prints())
+    said = capsys.readouterr()
+    assert (said.out, "hello" in said.err) == ("", True)
+
+
+class Escapes(Bad):
+    def at(self, rewriter: Rewriter, node: Any) -> None:
+        raise ValueError("\x1b[31m" + "x" * 5000)
+
+
+def test_what_an_error_says_is_escaped_and_cut(model: Model, registry: Registry) -> None:
+    failed = fails(model, registry, Escapes(), r"ValueError: \\x1b\[31mx+\.\.\.")
+    assert "\x1b" not in str(failed)
+    assert len(str(failed)) < 2500
+
+
+class Empties(Bad):
+    def at(self, rewriter: Rewriter, node: Any) -> None:
+        rewriter.block.graphs.clear()
+
+
+def test_a_block_keeps_its_graphs(model: Model, registry: Registry) -> None:
+    fails(model, registry, Empties(), "^pass bad: .*has no longer the graphs")
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"effect": "rouding"}, "has the effect 'rouding'; there are 'exact', 'rounding'"),
+        ({"phases": ("training",)}, "has the phases .*; it takes a tuple of 'train'"),
+        ({"phases": "train"}, "has the phases 'train'"),
+        ({"name": "Two Words"}, "is called 'Two Words'; a name is of small letters"),
+    ],
+    ids=str,
+)
+def test_what_a_pass_says_of_itself_is_checked(
+    model: Model, registry: Registry, given: dict[str, Any], says: str
+) -> None:
+    fails(model, registry, type("Odd", (Bad,), given)(), says)
