@@ -111,8 +111,8 @@ def test_a_budget_is_held(folder: Path) -> None:
         compiler.package(
             spec, folder / "no", "own", [Spoil()], prove=False, weights=folder / "checkpoint"
         )
+    passes = [SharperWithACache()]
     with pytest.raises(PassFailed, match=r"logits is \S+, its budget is 1e-06"):
-        passes = [SharperWithACache()]
         compiler.package(
             spec, folder / "no", "own", passes, prove=False, weights=folder / "checkpoint"
         )

@@ -31,5 +31,5 @@ def test_a_clamp_that_is_dropped_is_missed(registry: Registry) -> None:
     page = SPEC.replace("swiglu, width: 50", "swiglu, width: 50, clamp: 7.0")
     assert "clamp: 7.0" in page
     model = assemble(loads(page, "page.yaml", registry.components), registry.ops)
-    with pytest.raises(PassFailed, match="differs by .* in train"):
+    with pytest.raises(PassFailed, match=r"differs by .* in train"):
         Runner(registry.ops).apply(model, Forget())
