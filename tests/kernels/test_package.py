@@ -212,7 +212,7 @@ def test_what_there_is_no_kernel_for_is_an_error(built: Callable[[str], ModuleTy
     kernels = sys.modules[f"{package.__name__}.kernels"]
     with pytest.raises(ValueError, match="no kernel for the activation 'gelu'"):
         kernels.gated_activation.launch(torch.ones(1, 1, 8), torch.ones(1, 1, 8), "gelu")
-    with pytest.raises(ValueError, match="no kernel for pairs that are half a head apart"):
-        kernels.rope.launch(torch.ones(1, 1, 8), torch.ones(1, 1, 4), torch.ones(1, 1, 4), False)
+    with pytest.raises(ValueError, match="no kernel for pairs that are neighbours"):
+        kernels.rope.launch(torch.ones(1, 1, 8), torch.ones(1, 1, 4), torch.ones(1, 1, 4), True)
     with pytest.raises(TypeError):
         kernels.add_rms_norm.launch(*(torch.ones(1, 1, 8) for _ in range(3)), 1e-6, offset=1.0)
