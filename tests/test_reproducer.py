@@ -88,8 +88,16 @@ def told(result: Result) -> list[str]:
             ("--target", "h200"),
             "block layer, val",
         ),
-        ("fuse-gate-up,break-down", (), r"block layer, at %h: ValueError: a bug$"),
-        ("break-down", ("--verify-each", "structure"), r"block layer, at %\w+: ValueError: a bug$"),
+        (
+            "fuse-gate-up,break-down",
+            (),
+            r"block layer, at %h: ValueError: a bug, at test_reproducer\.py:\d+$",
+        ),
+        (
+            "break-down",
+            ("--verify-each", "structure"),
+            r"block layer, at %\w+: ValueError: a bug, at test_reproducer\.py:\d+$",
+        ),
     ],
 )
 def test_the_command_that_is_told_fails_alike(

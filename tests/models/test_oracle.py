@@ -28,7 +28,8 @@ def test_logits_are_those_of_transformers(case: Case, build: Build, tmp_path: Pa
     reference = save(case, tmp_path / "checkpoint")
     tokens = torch.randint(case.fields["vocab_size"], (2, 13), generator=seeded())
     wanted = logits(reference, tokens)
-    for pipeline in ("O0", "O2"):
+    first = case == cases(case.family)[0]
+    for pipeline in ("O0", "O2") if first else ("O2",):
         package = build(tmp_path / "checkpoint", pipeline, f"emitted_{pipeline.lower()}")
         model = package.load(tmp_path / "checkpoint", dtype=torch.float64)
         with torch.no_grad():

@@ -29,7 +29,7 @@ def said(outcome: Outcome) -> tuple[object, ...]:
 
 @pytest.mark.parametrize("name", PASSES)
 @given(model=grown(REGISTRY))
-@settings(max_examples=12)
+@settings(max_examples=8)
 def test_a_pass_keeps_its_promises(name: str, model: Model) -> None:
     before = print_model(model)
     after, outcome = UNPROVED.apply(model, made(name))
@@ -57,7 +57,7 @@ def test_a_pass_keeps_its_promises(name: str, model: Model) -> None:
 
 
 @given(model=grown(REGISTRY), order=st.permutations(PASSES))
-@settings(max_examples=12)
+@settings(max_examples=8)
 def test_passes_may_run_in_any_order(model: Model, order: list[str]) -> None:
     after, outcomes = Runner(REGISTRY.ops).run(model, [made(name) for name in order])
     verify(after)

@@ -1,16 +1,14 @@
-"""How a pass must behave, whatever it computes: keep what a block takes, come to an end, repeat."""
+"""How passes behave beside what they compute: what they print, say and leave."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from archsmith.compiler.ir.model import Model
 from archsmith.compiler.ir.parse import parse_model
 from archsmith.compiler.plugins import Registry
-from archsmith.compiler.rewrite.passes import Pass
+from archsmith.compiler.rewrite.pipeline import Runner
 from archsmith.compiler.rewrite.rewriter import Rewriter
 
 from .bad import TEXT, Bad, fails
@@ -21,92 +19,50 @@ def model(registry: Registry) -> Model:
     return parse_model(TEXT, registry.ops)
 
 
-class Drops(Bad):
+class Prints(Bad):
     def at(self, rewriter: Rewriter, node: Any) -> None:
-        rewriter.returns(*node.results)
+        print("hello")
 
 
-class Widens(Bad):
-    def at(self, rewriter: Rewriter, node: Any) -> None:
-        (y,) = node.results
-        rewriter.returns(rewriter.op.concat(y, y), rewriter.graph.outputs[1])
-
-
-class Takes(Bad):
-    def at(self, rewriter: Rewriter, node: Any) -> None:
-        rewriter.input("more", node.results[0].type)
-
-
-@pytest.mark.parametrize("numeric", [True, False])
-@pytest.mark.parametrize(
-    ("made", "says"),
-    [
-        (Drops(), r"^pass bad: block b returns float32\[B, T, 8~3\], where it was float32.*, flo"),
-        (
-            Widens(),
-            r"^pass bad: block b returns .*16~6\], .*\(after a change at %concat\)",
-        ),
-        (Takes(), r"^pass bad: block b takes float32.*, float32"),
-    ],
-    ids=lambda made: type(made).__name__,
-)
-def test_what_a_block_takes_and_returns_stays(
-    model: Model, registry: Registry, made: Pass, says: str, numeric: bool
+def test_what_a_pass_prints_is_no_result(
+    model: Model, registry: Registry, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fails(model, registry, made, says, numeric=numeric)
+    Runner(registry.ops).apply(model, Prints())
+    said = capsys.readouterr()
+    assert (said.out, "hello" in said.err) == ("", True)
 
 
-class Endless(Bad):
-    """It undoes what it did, and starts anew."""
-
-    def applications(self, rewriter: Rewriter) -> Iterator[None]:
-        while True:
-            yield
-
-
-def test_what_does_not_come_to_an_end(model: Model, registry: Registry) -> None:
-    fails(model, registry, Endless(), r"applied 10000 times and did not come to an end$")
-
-
-class Counts(Bad):
-    """Each of these does something else each time: it counts how often it ran."""
-
-    def times(self) -> int:
-        return next(globals()["COUNT"])
-
-
-class Renames(Counts):
+class Escapes(Bad):
     def at(self, rewriter: Rewriter, node: Any) -> None:
-        (x,) = rewriter.graph.operands(node)
-        made = rewriter.op.scale(x, factor=2.0, name=f"z{self.times()}")
-        rewriter.replace(node.results[0], rewriter.op.scale(made, factor=1.0, name="y"))
+        raise ValueError("\x1b[31m" + "x" * 5000)
 
 
-class Talks(Counts):
+def test_what_an_error_says_is_escaped_and_cut(model: Model, registry: Registry) -> None:
+    failed = fails(model, registry, Escapes(), r"ValueError: \\x1b\[31mx+\.\.\.")
+    assert "\x1b" not in str(failed)
+    assert len(str(failed)) < 2500
+
+
+class Empties(Bad):
     def at(self, rewriter: Rewriter, node: Any) -> None:
-        rewriter.refuse(node, f"reason {self.times()}")
+        rewriter.block.graphs.clear()
 
 
-class RaisesLater(Counts):
-    def at(self, rewriter: Rewriter, node: Any) -> None:
-        if self.times():
-            raise ValueError("a bug")
+def test_a_block_keeps_its_graphs(model: Model, registry: Registry) -> None:
+    fails(model, registry, Empties(), "^pass bad: .*has no longer the graphs")
 
 
 @pytest.mark.parametrize(
-    ("made", "says"),
+    ("given", "says"),
     [
-        (Renames(), r"^pass bad: it is not deterministic: it made `%z0 = scale.*`, and .*`%z1 = "),
-        (Talks(), r"^pass bad: .* it said `b/%y: reason 0`, and then `b/%y: reason 1`"),
-        (
-            RaisesLater(),
-            r"^pass bad: it is not deterministic: when it ran again, block b, at",
-        ),
+        ({"effect": "rouding"}, "has the effect 'rouding'; there are 'exact', 'rounding'"),
+        ({"phases": ("training",)}, "has the phases .*; it takes a tuple of 'train'"),
+        ({"phases": "train"}, "has the phases 'train'"),
+        ({"name": "Two Words"}, "is called 'Two Words'; a name is of small letters"),
     ],
-    ids=lambda made: type(made).__name__,
+    ids=str,
 )
-def test_what_is_not_deterministic(
-    model: Model, registry: Registry, made: Pass, says: str, monkeypatch: pytest.MonkeyPatch
+def test_what_a_pass_says_of_itself_is_checked(
+    model: Model, registry: Registry, given: dict[str, Any], says: str
 ) -> None:
-    monkeypatch.setitem(globals(), "COUNT", itertools.count())
-    fails(model, registry, made, says)
+    fails(model, registry, type("Odd", (Bad,), given)(), says)
