@@ -1,6 +1,6 @@
 """What is right is never called wrong: all passes that keep results, in two orders.
 
-A hundred random models each; `make fuzz` takes a thousand, other ones each time.
+Some random models of each kind; `make fuzz` takes a thousand, other ones each time.
 """
 
 from __future__ import annotations
