@@ -9,13 +9,13 @@ from ..compiler.ir.computed import scaled
 from ..compiler.ir.graph import Node
 from ..compiler.ir.moves import sliced
 from ..compiler.ops.norm import AddRmsNorm, RmsNorm
-from ..compiler.rewrite.passes import Pass
+from ..compiler.rewrite.passes import StepwisePass
 from ..compiler.rewrite.readers import readers
 from ..compiler.rewrite.rewriter import Rewriter
 
 
 @dataclass(frozen=True)
-class FoldNormGain(Pass):
+class FoldNormGain(StepwisePass):
     """A norm without a gain: it reads one vector less, and what it gives may be turned.
 
     %y = rms_norm(%x, %gain)             %y = rms_norm(%x)
@@ -26,10 +26,6 @@ class FoldNormGain(Pass):
 
     name = "fold-norm-gain"
     effect = "rounding"
-
-    def run(self, rewriter: Rewriter) -> None:
-        for _ in self.applications(rewriter):
-            pass
 
     def applications(self, rewriter: Rewriter) -> Iterator[None]:
         for name in [node.name for node in rewriter.graph.nodes()]:

@@ -15,7 +15,7 @@ from ..compiler.ops.linear import Einsum
 from ..compiler.ops.moe import Experts, FusedExperts, Routing
 from ..compiler.ops.norm import AddRmsNorm, RmsNorm
 from ..compiler.ops.shape import Unbind
-from ..compiler.rewrite.passes import Pass
+from ..compiler.rewrite.passes import StepwisePass
 from ..compiler.rewrite.rewriter import Rewriter
 
 
@@ -44,7 +44,7 @@ class Shared:
 
 
 @dataclass(frozen=True)
-class FoldSharedExperts(Pass):
+class FoldSharedExperts(StepwisePass):
     """One set of products for the experts that a token chose and for those that all tokens use.
 
     %index, %weight = route(%logits)
@@ -59,10 +59,6 @@ class FoldSharedExperts(Pass):
     """
 
     name = "fold-shared-experts"
-
-    def run(self, rewriter: Rewriter) -> None:
-        for _ in self.applications(rewriter):
-            pass
 
     def applications(self, rewriter: Rewriter) -> Iterator[None]:
         for name in [node.name for node in rewriter.graph.nodes()]:

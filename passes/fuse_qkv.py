@@ -13,7 +13,7 @@ from ..compiler.ops.attention import Attend
 from ..compiler.ops.elementwise import Add
 from ..compiler.ops.linear import Einsum
 from ..compiler.ops.shape import Concat
-from ..compiler.rewrite.passes import Pass
+from ..compiler.rewrite.passes import StepwisePass
 from ..compiler.rewrite.rewriter import Rewriter
 
 
@@ -30,7 +30,7 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class FuseQkv(Pass):
+class FuseQkv(StepwisePass):
     """Read the input once, and launch one matrix product instead of two or three.
 
     %q = einsum(%x, %wq)          %rows = einsum(%x, %wqkv)
@@ -43,10 +43,6 @@ class FuseQkv(Pass):
     """
 
     name = "fuse-qkv"
-
-    def run(self, rewriter: Rewriter) -> None:
-        for _ in self.applications(rewriter):
-            pass
 
     def applications(self, rewriter: Rewriter) -> Iterator[None]:
         found, refused = _layers(rewriter.graph)

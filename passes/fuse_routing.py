@@ -9,12 +9,12 @@ from ..compiler.ir.graph import Graph, Node, Value
 from ..compiler.ops.elementwise import Widen
 from ..compiler.ops.linear import Einsum
 from ..compiler.ops.moe import Route
-from ..compiler.rewrite.passes import Pass
+from ..compiler.rewrite.passes import StepwisePass
 from ..compiler.rewrite.rewriter import Rewriter
 
 
 @dataclass(frozen=True)
-class FuseRouting(Pass):
+class FuseRouting(StepwisePass):
     """One op for the whole choice of experts, so that a kernel can take it as one launch.
 
     %logits = einsum(widen(%x), widen(%router))
@@ -24,10 +24,6 @@ class FuseRouting(Pass):
     """
 
     name = "fuse-routing"
-
-    def run(self, rewriter: Rewriter) -> None:
-        for _ in self.applications(rewriter):
-            pass
 
     def applications(self, rewriter: Rewriter) -> Iterator[None]:
         for node in list(rewriter.graph.nodes()):

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..compiler.ir.graph import Node
-from ..compiler.rewrite.passes import Pass
+from ..compiler.rewrite.passes import StepwisePass
 from ..compiler.rewrite.rewriter import Rewriter
 
 
 @dataclass(frozen=True)
-class MergeCommon(Pass):
+class MergeCommon(StepwisePass):
     """One op for two of the same kind, attributes and operands; one parameter for two that agree.
 
     %a = add(%x, %y)
@@ -23,10 +23,6 @@ class MergeCommon(Pass):
     """
 
     name = "merge-common"
-
-    def run(self, rewriter: Rewriter) -> None:
-        for _ in self.applications(rewriter):
-            pass
 
     def applications(self, rewriter: Rewriter) -> Iterator[None]:
         """Merge two at a time, from the inputs on: what a merge made equal is merged after it."""

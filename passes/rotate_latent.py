@@ -13,7 +13,7 @@ from ..compiler.ir.weights import Program
 from ..compiler.ops.linear import Einsum
 from ..compiler.ops.norm import RmsNorm
 from ..compiler.ops.shape import Split
-from ..compiler.rewrite.passes import Pass
+from ..compiler.rewrite.passes import StepwisePass
 from ..compiler.rewrite.readers import readers
 from ..compiler.rewrite.rewriter import Rewriter
 
@@ -29,7 +29,7 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class RotateLatent(Pass):
+class RotateLatent(StepwisePass):
     """An orthogonal matrix R between the product that makes a latent, and those that read it.
 
     %c = rms_norm(einsum(%x, %down))           %c = rms_norm(einsum(%x, R down))
@@ -43,10 +43,6 @@ class RotateLatent(Pass):
 
     name = "rotate-latent"
     effect = "rounding"
-
-    def run(self, rewriter: Rewriter) -> None:
-        for _ in self.applications(rewriter):
-            pass
 
     def applications(self, rewriter: Rewriter) -> Iterator[None]:
         for name in [node.name for node in rewriter.graph.nodes()]:

@@ -55,6 +55,19 @@ class Pass(ABC):
 
 
 @dataclass(frozen=True)
+class StepwisePass(Pass):
+    """A pass that yields after each application, so that each is proved, and blamed, by itself."""
+
+    def run(self, rewriter: Rewriter) -> None:
+        for _ in self.applications(rewriter):
+            pass
+
+    @abstractmethod
+    def applications(self, rewriter: Rewriter) -> Iterator[None]:
+        """Rewrite the graph, and yield after each change that leaves it whole."""
+
+
+@dataclass(frozen=True)
 class ModelPass(ABC):
     """A transformation of all blocks at once, such as one of what flows between them."""
 

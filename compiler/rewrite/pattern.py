@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from ..ir.graph import Graph, Node, Value
 from ..ir.op import Op
-from .passes import Pass
+from .passes import StepwisePass
 from .rewriter import Rewriter
 
 
@@ -60,7 +60,7 @@ class Match:
 
 
 @dataclass(frozen=True)
-class RewritePass(Pass):
+class RewritePass(StepwisePass):
     """A pass that replaces every match of one pattern.
 
     `pattern(self, op, ...)`: its parameters are variables; it returns the value or values that the
@@ -73,10 +73,6 @@ class RewritePass(Pass):
     pattern: ClassVar[Callable[..., Any]]
     check: ClassVar[Callable[..., str | None]] = lambda self, **match: None
     rewrite: ClassVar[Callable[..., Any]]
-
-    def run(self, rewriter: Rewriter) -> None:
-        for _ in self.applications(rewriter):
-            pass
 
     def applications(self, rewriter: Rewriter) -> Iterator[None]:
         """Replace the matches one after the other; what a rewrite made is not matched again."""
