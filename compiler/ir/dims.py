@@ -42,9 +42,9 @@ class Dim:
         return self.size if which == "size" else self.probe
 
     @property
-    def honest(self) -> bool:
-        """Whether 0 and 1 stand for themselves: else probes do not see an axis that is there."""
-        return all((self.size == n) == (self.probe == n) for n in (0, 1))
+    def unseen(self) -> bool:
+        """Whether there is an axis that its probe is too small to show: swapped, nothing moves."""
+        return self.probe <= 1 and self.size != self.probe
 
     def __add__(self, other: Dim | int) -> Dim:
         other = _lift(other)

@@ -196,7 +196,7 @@ class Unflatten(Program):
         if product(self.into) != self.of.shape[self.axis]:
             raise GraphError(f"({_items(self.into)}) is not {self.of.shape[self.axis]}")
         for dim in self.into:
-            if not dim.honest:
+            if dim.unseen:
                 raise GraphError(f"unflatten makes an axis {dim}; 0 and 1 stand for themselves")
 
     @property

@@ -90,8 +90,13 @@ def test_what_no_program_may_do(make: Any, message: str) -> None:
         make()
 
 
-@pytest.mark.parametrize("into", [(Dim(2, 1), Dim(6, 4)), (Dim(1, 2), Dim(12, 2))], ids=str)
-def test_an_axis_that_probes_do_not_see_is_refused(into: tuple[Dim, Dim]) -> None:
+def test_an_axis_that_probes_do_not_see_is_refused() -> None:
     """Swapped with the other, it moves nothing at its probes, and much at its sizes."""
     with pytest.raises(GraphError, match="0 and 1 stand for themselves"):
-        Flatten(Transpose(Unflatten(Ref("w", (Dim(12, 4),)), 0, into), (1, 0)), 0)
+        Unflatten(Ref("w", (Dim(12, 4),)), 0, (Dim(2, 1), Dim(6, 4)))
+
+
+def test_an_axis_that_probes_alone_see_is_none_to_hide_behind() -> None:
+    """A half of two is one, whose probe moves where the size does not."""
+    halves = (Dim.of(2), Dim(2, 4) // 2)
+    assert Unflatten(Ref("w", (Dim(2, 4),)), 0, halves).shape == (Dim.of(2), Dim(1, 2))
