@@ -19,7 +19,8 @@ from archsmith.compiler.rewrite.passes import Lossy, Pass
 from archsmith.compiler.rewrite.pipeline import PassFailed
 from archsmith.compiler.rewrite.rewriter import Rewriter
 from click.testing import CliRunner
-from models.tiny import V2, Case, save
+from models.configurations.deepseek_v2 import BASE as V2
+from models.tiny import Case, save
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from models.oracle import Float64, logits
-from models.tiny import Case, cases, save
+from models.tiny import FAMILIES, Case, cases, save
 from safetensors.torch import load_file
 
 Build = Callable[..., Any]
@@ -81,7 +81,7 @@ def tensors(folder: Path) -> dict[str, torch.Tensor]:
     return {name: tensor for file in files for name, tensor in load_file(file).items()}
 
 
-@pytest.mark.parametrize("family", ["llama", "mixtral", "qwen3_moe", "deepseek_v2", "deepseek_v3"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_float32_and_bfloat16_checkpoints_in_shards(
     family: str, build: Build, tmp_path: Path
 ) -> None:
@@ -104,7 +104,7 @@ def test_float32_and_bfloat16_checkpoints_in_shards(
             assert torch.equal(parameter, again.get_parameter(name)), name
 
 
-@pytest.mark.parametrize("family", ["llama", "mixtral", "qwen3_moe", "deepseek_v2", "deepseek_v3"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_64_greedy_tokens_are_those_of_generate(family: str, build: Build, tmp_path: Path) -> None:
     case = cases(family)[1]
     reference = save(case, tmp_path / "checkpoint")

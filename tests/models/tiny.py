@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import warnings
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -14,155 +16,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from .oracle import Float64
 
-LLAMA3 = {
-    "rope_type": "llama3",
-    "factor": 8.0,
-    "original_max_position_embeddings": 32,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-}
-LINEAR = {"rope_type": "linear", "factor": 3.0}
-YARN = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
-DEEPSEEK_YARN = {**YARN, "beta_fast": 16, "beta_slow": 2, "mscale": 0.8, "mscale_all_dim": 0.6}
-
-LLAMA = {
-    "vocab_size": 101,
-    "hidden_size": 42,
-    "intermediate_size": 58,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 3,
-    "num_key_value_heads": 1,
-    "max_position_embeddings": 128,
-}
-MIXTRAL = LLAMA | {"num_local_experts": 5, "num_experts_per_tok": 2, "intermediate_size": 22}
-QWEN3 = LLAMA | {
-    "head_dim": 10,
-    "num_experts": 7,
-    "num_experts_per_tok": 3,
-    "moe_intermediate_size": 18,
-    "norm_topk_prob": True,
-}
-V2 = {
-    "vocab_size": 103,
-    "hidden_size": 42,
-    "intermediate_size": 58,
-    "moe_intermediate_size": 18,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 3,
-    "num_key_value_heads": 3,
-    "max_position_embeddings": 128,
-    "q_lora_rank": None,
-    "kv_lora_rank": 16,
-    "qk_nope_head_dim": 10,
-    "qk_rope_head_dim": 6,
-    "v_head_dim": 14,
-    "n_routed_experts": 9,
-    "num_experts_per_tok": 4,
-    "n_shared_experts": 2,
-    "first_k_dense_replace": 1,
-}
-V3 = V2 | {
-    "vocab_size": 107,
-    "q_lora_rank": 20,
-    "n_routed_experts": 12,
-    "n_group": 3,
-    "topk_group": 2,
-    "n_shared_experts": 1,
-}
-BASES: dict[str, dict[str, Any]] = {
-    "llama": LLAMA,
-    "mixtral": MIXTRAL,
-    "qwen3_moe": QWEN3,
-    "deepseek_v2": V2,
-    "deepseek_v3": V3,
-}
-GROUPED = {"topk_method": "group_limited_greedy", "n_group": 3, "topk_group": 2}
-
-# What each case changes of its family's base.
-CHANGES: dict[str, dict[str, dict[str, Any]]] = {
-    "llama": {
-        "plain": {},
-        "heads-5": {"hidden_size": 50, "num_attention_heads": 5, "num_key_value_heads": 5},
-        "head-dim": {"head_dim": 10, "num_attention_heads": 6, "num_key_value_heads": 2},
-        "biases": {"attention_bias": True, "mlp_bias": True},
-        "attention-bias": {"attention_bias": True, "rms_norm_eps": 1e-3},
-        "tied": {"tie_word_embeddings": True, "vocab_size": 97},
-        "llama3": {"rope_scaling": LLAMA3, "rope_theta": 500.0},
-        "linear": {"rope_scaling": LINEAR},
-        "yarn": {"rope_scaling": YARN, "rope_theta": 5000.0},
-        "yarn-full": {"rope_scaling": {**DEEPSEEK_YARN, "truncate": False}},
-        "yarn-plain-mscale": {"rope_parameters": {**YARN, "rope_type": "yarn", "mscale": 0.7}},
-        "gelu": {"hidden_act": "gelu", "num_hidden_layers": 1},
-        "gelu-tanh": {"hidden_act": "gelu_pytorch_tanh", "rope_theta": 100.0},
-    },
-    "mixtral": {
-        "plain": {},
-        "heads-5": {"hidden_size": 50, "num_attention_heads": 5, "num_key_value_heads": 5},
-        "head-dim": {"head_dim": 10, "num_attention_heads": 6, "num_key_value_heads": 2},
-        "window": {"sliding_window": 5},
-        "window-1": {"sliding_window": 1, "num_hidden_layers": 1},
-        "top-1": {"num_experts_per_tok": 1},
-        "all-experts": {"num_experts_per_tok": 5},
-        "tied": {"tie_word_embeddings": True, "vocab_size": 97},
-        "linear": {"rope_scaling": LINEAR, "rope_theta": 500.0},
-        "yarn": {"rope_scaling": YARN, "rms_norm_eps": 1e-3, "head_dim": 12},
-        "llama3": {"rope_parameters": {**LLAMA3, "rope_theta": 300.0}},
-        "gelu": {"hidden_act": "gelu"},
-    },
-    "qwen3_moe": {
-        "plain": {},
-        "unnormalized": {"norm_topk_prob": False},
-        "heads-5": {"num_attention_heads": 5, "num_key_value_heads": 5, "head_dim": 6},
-        "groups": {"num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 12},
-        "default-head-dim": {"head_dim": 14, "hidden_size": 42},
-        "dense-first": {"mlp_only_layers": [0, 2]},
-        "every-second": {"decoder_sparse_step": 2, "num_hidden_layers": 5},
-        "all-dense": {"mlp_only_layers": [0, 1, 2]},
-        "biases": {"attention_bias": True, "rms_norm_eps": 1e-3},
-        "tied": {"tie_word_embeddings": True, "vocab_size": 97},
-        "yarn": {"rope_scaling": YARN, "rope_theta": 5000.0},
-        "llama3": {"rope_scaling": LLAMA3},
-        "top-1": {"num_experts_per_tok": 1, "norm_topk_prob": False},
-        "unused-window": {"sliding_window": 4, "use_sliding_window": False},
-    },
-    "deepseek_v2": {
-        "plain": {},
-        "q-lora": {"q_lora_rank": 20, "rms_norm_eps": 1e-3},
-        "grouped": {**GROUPED, "routed_scaling_factor": 3.0},
-        "grouped-q-lora": {**GROUPED, "q_lora_rank": 20, "topk_group": 1, "num_experts_per_tok": 2},
-        "unused-groups": {"n_group": 3, "topk_group": 1},
-        "shared-0": {"n_shared_experts": 0},
-        "shared-1": {"n_shared_experts": 1, "routed_scaling_factor": 0.5},
-        "all-sparse": {"first_k_dense_replace": 0},
-        "all-dense": {"first_k_dense_replace": 5},
-        "biases": {"attention_bias": True, "q_lora_rank": 20},
-        "bias-no-lora": {"attention_bias": True},
-        "tied": {"tie_word_embeddings": True, "vocab_size": 97},
-        "yarn": {"rope_scaling": DEEPSEEK_YARN, "rope_theta": 5000.0},
-        "yarn-equal": {"rope_scaling": {**YARN, "mscale": 0.707, "mscale_all_dim": 0.707}},
-        "linear": {"rope_scaling": LINEAR},
-        "heads-5": {"hidden_size": 40, "num_attention_heads": 5, "num_key_value_heads": 5},
-        "said-normalized": {"norm_topk_prob": True},
-    },
-    "deepseek_v3": {
-        "plain": {},
-        "no-lora": {"q_lora_rank": None, "rms_norm_eps": 1e-3},
-        "one-group": {"n_group": 1, "topk_group": 1},
-        "unnormalized": {"norm_topk_prob": False, "routed_scaling_factor": 1.5},
-        "shared-0": {"n_shared_experts": 0, "topk_group": 1, "num_experts_per_tok": 3},
-        "shared-2": {"n_shared_experts": 2, "n_group": 4, "topk_group": 3},
-        "all-sparse": {"first_k_dense_replace": 0},
-        "halves": {"rope_interleave": False},
-        "halves-yarn": {"rope_interleave": False, "rope_scaling": DEEPSEEK_YARN},
-        "biases": {"attention_bias": True},
-        "bias-no-lora": {"attention_bias": True, "q_lora_rank": None},
-        "tied": {"tie_word_embeddings": True, "vocab_size": 97},
-        "yarn": {"rope_scaling": DEEPSEEK_YARN, "rope_theta": 5000.0},
-        "yarn-all-dim": {"rope_scaling": {**YARN, "mscale_all_dim": 1.0}},
-        "no-mtp": {"num_nextn_predict_layers": 0, "num_hidden_layers": 2},
-        "heads-5": {"hidden_size": 40, "num_attention_heads": 5, "num_key_value_heads": 5},
-    },
-}
+FOLDER = Path(__file__).with_name("configurations")
+FAMILIES = sorted(file.stem for file in FOLDER.glob("*.py") if file.stem != "configuration")
 
 
 @dataclass(frozen=True)
@@ -177,12 +32,23 @@ class Case:
         return f"{self.family}-{self.title}"
 
 
+def configurations(family: str) -> ModuleType:
+    """Return the module of a family: BASE, what each of its cases CHANGES, and what is WRONG."""
+    return importlib.import_module(f"models.configurations.{family}")
+
+
+def base(family: str) -> dict[str, Any]:
+    """Return the fields of a family's plainest configuration."""
+    fields: dict[str, Any] = configurations(family).BASE
+    return fields
+
+
 def cases(*families: str) -> list[Case]:
     """Return the cases of these families, of all when none is named."""
     return [
-        Case(family, title, BASES[family] | changes)
-        for family in families or CHANGES
-        for title, changes in CHANGES[family].items()
+        Case(family, title, base(family) | changes)
+        for family in families or FAMILIES
+        for title, changes in configurations(family).CHANGES.items()
     ]
 
 
