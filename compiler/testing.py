@@ -112,9 +112,6 @@ def check_pass(
     changed = "nothing" if text == before else "something"
     honest = (outcome.applications > 0) == (text != before)
     _expect(honest, pass_, f"applied {outcome.applications} times, and changed {changed}")
-    for refusal in outcome.refusals:
-        given = bool(refusal.node and refusal.reason)
-        _expect(given, pass_, f"refuses without a reason: {refusal}")
     reasons = [refusal.reason for refusal in outcome.refusals]
     for words in (refuses,) if isinstance(refuses, str) else refuses:
         said = "; ".join(reasons) or "nothing"

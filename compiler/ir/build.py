@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
 from typing import Any
 
 from ..errors import GraphError
@@ -23,13 +24,29 @@ class Build:
     ops: Mapping[str, type[Op]]
 
     def __getattr__(self, op: str) -> Callable[..., Any]:
-        if op not in self.ops:
-            raise GraphError(f"there is no op {op}")
+        make = kind(op, self.ops)
 
         def build(*operands: Value, name: str | Sequence[str] = (), **attributes: Any) -> Any:
-            return append(self.graph, self.ops[op](**attributes), *operands, name=name)
+            for operand in operands:
+                if not isinstance(operand, Value):
+                    raise GraphError(f"an operand of {op} is {operand!r}, no value of the graph")
+            try:
+                made = make(**attributes)
+            except TypeError:
+                there = ", ".join(attribute.name for attribute in fields(make)) or "none"
+                given = ", ".join(attributes) or "none"
+                raise GraphError(f"{op} is given attributes: {given}; it has: {there}") from None
+            return append(self.graph, made, *operands, name=name)
 
         return build
+
+
+def kind(op: str, ops: Mapping[str, type[Op]]) -> type[Op]:
+    """The op of that name. Raises `GraphError` with those that have a like one."""
+    if op not in ops:
+        near = get_close_matches(op, ops, n=3) or sorted(ops)
+        raise GraphError(f"there is no op {op}; there are {', '.join(near)}")
+    return ops[op]
 
 
 def append(graph: Graph, op: Op, *operands: Value, name: str | Sequence[str] = ()) -> Any:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar
 
+from ..errors import GraphError
+from ..ir.build import kind
 from ..ir.graph import Graph, Node, Value
 from ..ir.op import Op
 from .passes import StepwisePass
@@ -34,11 +36,25 @@ class Call:
         return Call(self.op, self.operands, self.bind, self.attributes, index)
 
 
+@dataclass(frozen=True)
 class PatternOps:
     """Ops by name in a pattern: attributes given must be equal, `bind` names the op matched."""
 
+    ops: Mapping[str, type[Op]]
+
     def __getattr__(self, op: str) -> Callable[..., Call]:
+        known = {attribute.name for attribute in fields(kind(op, self.ops))}
+
         def call(*operands: Variable | Call, bind: str | None = None, **attributes: Any) -> Call:
+            for name in attributes:
+                if name not in known:
+                    there = ", ".join(sorted(known)) or "none"
+                    raise GraphError(f"{op} has no attribute {name}; there are: {there}")
+            for operand in operands:
+                if not isinstance(operand, Variable | Call):
+                    raise GraphError(
+                        f"an operand of {op} is {operand!r}, not a variable or an op's result"
+                    )
             return Call(op, operands, bind, tuple(attributes.items()))
 
         return call
@@ -76,7 +92,10 @@ class RewritePass(StepwisePass):
 
     def applications(self, rewriter: Rewriter) -> Iterator[None]:
         """Replace the matches one after the other; what a rewrite made is not matched again."""
-        roots = self._roots()
+        for method in ("pattern", "rewrite"):
+            if not hasattr(self, method):
+                raise GraphError(f"it has no `{method}`")
+        roots = self._roots(rewriter.ops)
         graph = rewriter.graph
         for name in [node.name for node in graph.nodes()]:
             node = graph.get(name)
@@ -84,27 +103,33 @@ class RewritePass(StepwisePass):
                 continue
             match = self._match(graph, node, roots)
             if isinstance(match, Match):
-                match = self._call(self.check, rewriter, match) or match
+                match = _reason(self._call(self.check, rewriter, match)) or match
             if not isinstance(match, Match):
                 rewriter.refuse(node, match)
                 continue
             old = [match.values[root] for root in roots]
             graph.scope = node.scope
-            new = self._call(self.rewrite, rewriter, match)
-            rewriter.replace(old, new if isinstance(new, tuple) else (new,))
+            rewriter.replace(old, _results(self._call(self.rewrite, rewriter, match), roots))
             yield
 
-    def _roots(self) -> tuple[Call, ...]:
+    def _roots(self, ops: Mapping[str, type[Op]]) -> tuple[Call, ...]:
         names = tuple(inspect.signature(self.pattern).parameters)[1:]
-        out = self.pattern(PatternOps(), *map(Variable, names))
-        return out if isinstance(out, tuple) else (out,)
+        out = self.pattern(PatternOps(ops), *map(Variable, names))
+        roots = out if isinstance(out, tuple) else (out,)
+        if not roots or not all(isinstance(root, Call) for root in roots):
+            raise GraphError(f"`pattern` returns {out!r}, not the result of an op, or several")
+        return roots
 
     def _call(self, method: Callable[..., Any], rewriter: Rewriter, match: Match) -> Any:
         given = {"op": rewriter.op, "rewriter": rewriter, **match.named()}
         parameters = inspect.signature(method).parameters.values()
-        if any(p.kind is p.VAR_KEYWORD for p in parameters):
-            return method(**given)
-        return method(**{p.name: given[p.name] for p in parameters})
+        several = any(p.kind is p.VAR_KEYWORD for p in parameters)
+        named = {p.name: p for p in parameters if p.kind is not p.VAR_KEYWORD}
+        for name, parameter in named.items():
+            if name not in given and parameter.default is parameter.empty:
+                there = ", ".join(given)
+                raise GraphError(f"`{method.__name__}` asks for {name}; the pattern has {there}")
+        return method(**{name: x for name, x in given.items() if several or name in named})
 
     def _match(self, graph: Graph, node: Node, roots: tuple[Call, ...]) -> Match | str:
         """The pattern on a node, or why it is not there."""
@@ -120,6 +145,24 @@ class RewritePass(StepwisePass):
                     return f"the pattern does not reach its {root.op} from its {last.op}"
                 match = match.bound(root, graph.node(match.values[beside[0]]).results[root.index])
         return _escapes(graph, match, {match.values[root] for root in roots}) or match
+
+
+def _reason(said: object) -> str | None:
+    """What `check` returned."""
+    if said is None or (isinstance(said, str) and said.strip()):
+        return said
+    raise GraphError(f"`check` returns {said!r}, not a reason in words, or None")
+
+
+def _results(made: object, roots: tuple[Call, ...]) -> tuple[Value, ...]:
+    """What `rewrite` returned: a value for each that the pattern returned."""
+    results = made if isinstance(made, tuple) else (made,)
+    for result in results:
+        if not isinstance(result, Value):
+            raise GraphError(f"`rewrite` returns {result!r}, which is no value of the graph")
+    if len(results) != len(roots):
+        raise GraphError(f"`rewrite` returns {len(results)} values, the pattern {len(roots)}")
+    return results
 
 
 def _escapes(graph: Graph, match: Match, kept: set[Value]) -> str | None:

@@ -144,6 +144,10 @@ class Rewriter:
 
     def refuse(self, node: Node | str, reason: str) -> None:
         self.at = node if isinstance(node, str) else node.name
+        if self.graph.get(self.at) is None and self.at not in self._values():
+            raise GraphError(f"refuses %{self.at}, which is no node of {self.block.name}")
+        if not isinstance(reason, str) or not reason.strip():
+            raise GraphError(f"refuses %{self.at} for the reason {reason!r}; say why in words")
         self.refusals.append(Refusal(self.block.name, self.at, reason))
 
     def remark(self, node: Node | str, text: str) -> None:
