@@ -56,6 +56,23 @@ def test_a_row_that_ended_is_padded_with_eos(package: Build) -> None:
             assert ended == row[: at + 1] + [stops[0]] * (11 - at)
 
 
+def test_a_stream_gives_each_step_as_it_is_asked_for(package: Build) -> None:
+    built = package("tiny-deepseek-v3")
+    model, tokens = fresh(built), prompt(built)
+    free = built.generate(model, tokens, max_new_tokens=8)
+    steps = built.stream(model, tokens, max_new_tokens=8)
+    assert torch.equal(next(steps), free[:, 0])
+    assert torch.is_grad_enabled()  # what stands between two steps is its caller's
+    model.decode = None  # no step is run ahead
+    with pytest.raises(TypeError):
+        next(steps)
+    del model.decode
+    eos = [int(free[0, 2]), int(free[1, 4])]
+    found = torch.stack(list(built.stream(model, tokens, max_new_tokens=8, eos=eos)), 1)
+    assert found.shape[1] < 8
+    assert torch.equal(found, built.generate(model, tokens, eos=eos)[:, : found.shape[1]])
+
+
 def test_draws_are_repeated_by_their_generator(package: Build) -> None:
     built = package("tiny-llama")
     model, tokens = fresh(built), prompt(built)
