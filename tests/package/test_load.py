@@ -202,18 +202,3 @@ def test_both_forms_of_a_rope_are_read(
         configure(folder, further)
         with pytest.raises(ValueError, match=r"rope_parameters\.factor: 3\.0, not"):
             built.load(folder)
-
-
-def test_quantized_weights_are_one_clear_error(checkpoint: Checkpoint) -> None:
-    built, folder = checkpoint
-    head = load_file(folder / SINGLE)["lm_head.weight"]
-    change(folder, lm_head__weight=head.to(torch.float8_e4m3fn))
-    with pytest.raises(ValueError, match=r"float8 weights \(lm_head\.weight\): convert") as wrong:
-        built.load(folder)
-    assert "\n" not in str(wrong.value)
-    change(folder, lm_head__weight=head, lm_head__weight_scale_inv=torch.ones(1, 1))
-    with pytest.raises(ValueError, match=r"float8 weights \(lm_head\.weight_scale_inv\)"):
-        built.load(folder)
-    configure(folder, lambda config: config.update(quantization_config={"quant_method": "fp8"}))
-    with pytest.raises(ValueError, match="holds quantized weights"):
-        built.load(folder)
