@@ -11,6 +11,8 @@ from ..spec.source import Source
 from . import rope
 from .field import Field, Fixed, Mark, Ratio, Same
 
+FLOAT8 = "supported: quant_method `fp8` of fmt `e4m3`, in blocks as weight_block_size [128, 128]"
+
 
 class Reading:
     """Gathers values in `found` and mistakes in `problems`; no mistake hides another."""
@@ -61,16 +63,8 @@ class Reading:
         if made is not None and not _is_causal(made):
             message = f"architectures {quoted(made)} is not a language model's"
             self.problem(("architectures",), "E0307", message, "supported: `...ForCausalLM`")
-        stored = fields.get("quantization_config")
-        if isinstance(stored, Mapping) and stored.get("quant_method") == "fp8":
-            message = "the checkpoint of this configuration is fp8, which cannot be loaded yet"
-            where = self.config.value(("quantization_config",))
-            self.warnings.append(Diagnostic("E0311", message, where, severity="warning"))
-        elif stored is not None:
-            message = "this quantization_config is not supported"
-            self.problem(
-                ("quantization_config",), "E0307", message, "supported: quant_method `fp8`"
-            )
+        if fields.get("quantization_config") is not None:
+            self._stored(fields["quantization_config"])
 
     def values(self, fields: Iterable[Field]) -> None:
         """Find the value of each field; those that follow from others last."""
@@ -110,6 +104,29 @@ class Reading:
             if broken and relation.field not in wrong:
                 self.problem((relation.field,), "E0308", *broken)
                 wrong.add(relation.field)
+
+    def _stored(self, given: object) -> None:
+        """Check how the weights beside this configuration are stored: what packages can load."""
+        place = ("quantization_config",)
+        if not isinstance(given, Mapping):
+            self.problem(place, "E0307", "this quantization_config is not supported", FLOAT8)
+            return
+        block = given.get("weight_block_size")
+        sizes = block if isinstance(block, list) and len(block) == 2 else [None]
+        understood = {
+            "quant_method": given.get("quant_method") == "fp8",
+            "fmt": given.get("fmt") in ("e4m3", None),
+            "activation_scheme": given.get("activation_scheme") in ("dynamic", None),
+            "weight_block_size": all(type(x) is int and 0 < x < 2**31 for x in sizes),
+        }
+        wrong = next((name for name, holds in understood.items() if not holds), None)
+        if wrong:
+            message = f"{wrong} {quoted(given.get(wrong))} of quantization_config is not supported"
+            self.problem((*place, wrong) if wrong in given else place, "E0307", message, FLOAT8)
+            return
+        message = "this checkpoint is stored in fp8: loading it dequantizes its weights"
+        where = self.config.value(place)
+        self.warnings.append(Diagnostic("E0311", message, where, severity="warning"))
 
     def _given(self, field: Field) -> object:
         """Return the value that stands in the file, or what its absence means; a Mark for none."""

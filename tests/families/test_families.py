@@ -132,10 +132,34 @@ def test_a_hand_written_spec_is_described(families: dict[str, type[Family]]) -> 
     assert family.describe(renamed) == family.describe(tree)
 
 
+FP8 = {"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": [128, 128]}
+
+
 def test_fp8_is_told_of(families: dict[str, type[Family]]) -> None:
-    fields = base("deepseek_v3") | {"quantization_config": {"quant_method": "fp8", "fmt": "e4m3"}}
+    fields = base("deepseek_v3") | {"quantization_config": FP8 | {"scale_fmt": "ue8m0"}}
     _, warnings = families["deepseek_v3"]().read(fields)
     assert [(found.code, found.severity) for found in warnings] == [("E0311", "warning")]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("quant_method", "awq"),
+        ("fmt", "e5m2"),
+        ("activation_scheme", "static"),
+        ("weight_block_size", None),
+        ("weight_block_size", [128]),
+        ("weight_block_size", [128, 0]),
+        ("weight_block_size", [128, True]),
+    ],
+)
+def test_another_quantization_is_refused(
+    families: dict[str, type[Family]], field: str, value: object
+) -> None:
+    fields = base("deepseek_v3") | {"quantization_config": FP8 | {field: value}}
+    with pytest.raises(SpecError, match=f"{field} .* of quantization_config is not supp") as error:
+        families["deepseek_v3"]().read(fields)
+    assert [found.code for found in error.value.diagnostics] == ["E0307"]
 
 
 @pytest.mark.parametrize(
