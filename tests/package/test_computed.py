@@ -107,7 +107,7 @@ def test_a_gain_that_is_missing_or_misshapen_is_named(
         computed.load(checkpoint)
     said = str(wrong.value)
     assert "missing (1):\n    model.norm.weight" in said
-    assert "model.layers.0.input_layernorm.weight: [3], not [72]" in said
+    assert "model.layers.0.input_layernorm.weight in model.safetensors: [3], not [72]" in said
 
 
 def test_its_own_tests_pass(computed: ModuleType) -> None:
