@@ -125,8 +125,8 @@ class Frame:
             dtype = WIDE if wide else "dtype"
             family = isinstance(param.program, Each)
             arguments = f"{', '.join(map(str, sizes[1:] if family else sizes))}, dtype={dtype}"
-            initial = _initial(block, key)
-            made = f"nn.Parameter(torch.{initial}({arguments}))"
+            initial, trained = _initial(block, key)
+            made = f"nn.{'Parameter' if trained else 'Buffer'}(torch.{initial}({arguments}))"
             if initial == "normal":
                 made = f"normal({arguments})"
             if family:
@@ -189,8 +189,8 @@ def _stream(graph: Graph) -> tuple[str, ...]:
     return tuple(v.name for v in stream_values(graph))
 
 
-def _initial(block: Block, param: str) -> str:
-    """How a parameter starts out, as the op that reads it says."""
+def _initial(block: Block, param: str) -> tuple[str, bool]:
+    """How a parameter starts out and whether it is trained, as the op that reads it says."""
     for graph in block.graphs.values():
         values = [v for v in graph.params if v.name == param]
         for value in values:
@@ -198,8 +198,9 @@ def _initial(block: Block, param: str) -> str:
                 assert node.op is not None
                 names = node.op.operand_names()
                 slot = graph.operands(node).index(value)
-                return node.op.initial(names[min(slot, len(names) - 1)])
-    return "normal"
+                operand = names[min(slot, len(names) - 1)]
+                return node.op.initial(operand), node.op.trained(operand)
+    return "normal", True
 
 
 def definition(

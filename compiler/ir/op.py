@@ -68,6 +68,10 @@ class Op:
         """How a parameter that is this operand starts out: "normal", "ones" or "zeros"."""
         return "normal"
 
+    def trained(self, operand: str) -> bool:
+        """Whether a parameter that is this operand has a gradient; if not, it starts as a constant."""
+        return True
+
     def reach(self) -> Dim | None:
         """How many of the last rows of a context a token's result depends on; None: on all."""
         return None

@@ -59,6 +59,10 @@ class Routing(Op):
     def initial(self, operand: str) -> str:
         return "zeros" if operand == "bias" else "normal"
 
+    def trained(self, operand: str) -> bool:
+        """A bias decides which experts are chosen: a step, which has no gradient."""
+        return operand != "bias"
+
     def chosen(self, logits: TensorType, bias: TensorType | None) -> tuple[TensorType, TensorType]:
         """The types of index and weight, from those of logits and bias."""
         require(self.score in SCORES, f"{self.score} is no score; there are {', '.join(SCORES)}")

@@ -84,7 +84,7 @@ def test_a_module_computes_what_the_package_does(
     module = export(example, shallow, batch=2, tokens=length)
     built = packages(example)
     model = fresh(built, torch.float32)
-    named = dict(model.named_parameters())
+    named = model.state_dict()
     arguments = module.signature["arguments"]
     assert [a["name"] for a in arguments] == ["tokens", "lengths", *named]
     assert [a["shape"] for a in arguments[2:]] == [list(p.shape) for p in named.values()]

@@ -33,13 +33,13 @@ def fresh(package: ModuleType, dtype: torch.dtype = torch.float64, seed: int = 1
     torch.manual_seed(seed)
     model = package.Model(package.Config(dtype=dtype))
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
+        for name, weight in model.state_dict().items():
             if name.endswith("router_bias"):
-                parameter.normal_(std=0.1)
-            elif parameter.dim() > 1:
-                parameter.normal_(std=parameter.shape[-1] ** -0.5)
+                weight.normal_(std=0.1)
+            elif weight.dim() > 1:
+                weight.normal_(std=weight.shape[-1] ** -0.5)
             else:
-                parameter.normal_(1, 0.1)
+                weight.normal_(1, 0.1)
     return model
 
 
