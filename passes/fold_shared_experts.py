@@ -9,7 +9,8 @@ from ..compiler.errors import GraphError
 from ..compiler.ir.dims import TWO, Dim
 from ..compiler.ir.graph import Graph, Node, Value
 from ..compiler.ir.moves import flattened, joined, sliced, swapped, unflattened
-from ..compiler.ir.weights import Concat, Each, Program, Stack, Unflatten
+from ..compiler.ir.packed import stacked
+from ..compiler.ir.weights import Concat, Each, Program, Unflatten
 from ..compiler.ops.elementwise import Activation, Add, GatedActivation, Mul, Scale
 from ..compiler.ops.linear import Einsum
 from ..compiler.ops.moe import Experts, FusedExperts, Routing
@@ -195,9 +196,7 @@ def _count(
 
 def _packed(program: Program) -> Program:
     """Experts in one tensor, which others can stand behind."""
-    if isinstance(program, Each):
-        return Stack(program.body, program.index, program.count)
-    return program
+    return stacked(program) if isinstance(program, Each) else program
 
 
 def _reader(graph: Graph, value: Value) -> Node:

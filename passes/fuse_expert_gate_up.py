@@ -7,7 +7,8 @@ from typing import Any
 
 from ..compiler.ir.dims import TWO, Dim
 from ..compiler.ir.graph import Value
-from ..compiler.ir.weights import Concat, Each, Indexed, Program, Unflatten
+from ..compiler.ir.moves import joined, unflattened
+from ..compiler.ir.weights import Concat, Each, Indexed, Program
 from ..compiler.ops.moe import Experts
 from ..compiler.rewrite.pattern import RewritePass
 from ..compiler.rewrite.rewriter import Rewriter
@@ -61,11 +62,11 @@ def _both(gate: Program, up: Program) -> Program:
     """Gate and up, both [E, F, D], as [E, 2, F, D]: an expert's where experts are told apart."""
     match gate, up:
         case Indexed(first, index, count), Indexed(second) if type(gate) is type(up):
-            rows = Concat((first, second), 0)
-            return type(gate)(Unflatten(rows, 0, (TWO, first.shape[0])), index, count)
+            rows = joined((first, second), 0)
+            return type(gate)(unflattened(rows, 0, (TWO, first.shape[0])), index, count)
         case Concat(firsts, 0), Concat(seconds, 0) if _shapes(firsts) == _shapes(seconds):
             return Concat(tuple(map(_both, firsts, seconds)), 0)
-    return Unflatten(Concat((gate, up), 1), 1, (TWO, gate.shape[1]))
+    return unflattened(joined((gate, up), 1), 1, (TWO, gate.shape[1]))
 
 
 def _shapes(programs: tuple[Program, ...]) -> list[tuple[Dim, ...]]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..compiler.ir.weights import Each, Stack
+from ..compiler.ir.packed import stacked
+from ..compiler.ir.weights import Each
 from ..compiler.rewrite.passes import Pass
 from ..compiler.rewrite.rewriter import Rewriter
 
@@ -24,5 +25,4 @@ class PackExperts(Pass):
         for value in rewriter.graph.params:
             program = rewriter.program(value)
             if isinstance(program, Each):
-                packed = Stack(program.body, program.index, program.count)
-                rewriter.replace(value, rewriter.param(value.name, packed))
+                rewriter.replace(value, rewriter.param(value.name, stacked(program)))

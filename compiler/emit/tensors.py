@@ -5,79 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
-from typing import Any
 
 from ..errors import GraphError
 from ..ir.computed import Computed, Rotate, Scale, Times, multiplied, rotated, scaled
 from ..ir.dims import Dim, Which
 from ..ir.model import Param
+from ..ir.pick import Pick
 from ..ir.weights import Concat, Each, Flatten, Indexed, Program, Ref, Slice, Transpose, Unflatten
 from ..schedule.code import Code, as_code, call, name, string, tuple_of
 from .layout import statement
+from .view import View
 
 INDEX = {"layer": "i", "expert": "e"}
 """The variables that stand for the indices of tensor names."""
-
-
-@dataclass(frozen=True)
-class View:
-    """An expression of a tensor, with the indexing that is yet to be written."""
-
-    code: Code
-    joined: tuple[bool, ...]
-    """Whether each axis and its next may become one: else flattening them makes a copy."""
-    items: tuple[Any, ...] = ()
-
-    @classmethod
-    def of(cls, code: Code, rank: int) -> View:
-        """A whole tensor, or a part of one that has its axes."""
-        return cls(code, (True,) * (rank - 1))
-
-    def slice(self, axis: int, start: int | None, stop: int | None) -> View:
-        joined = tuple(old and i + 1 != axis for i, old in enumerate(self.joined))
-        return replace(self._select(axis, slice(start, stop)), joined=joined)
-
-    def index(self, axis: int, item: Code) -> View:
-        before, after = self.joined[: max(axis - 1, 0)], self.joined[axis + 1 :]
-        between = (False,) * (0 < axis < len(self.joined))
-        return replace(self._select(axis, item), joined=(*before, *between, *after))
-
-    def unflatten(self, axis: int, sizes: tuple[int, ...]) -> View:
-        joined = (*self.joined[:axis], *(True,) * (len(sizes) - 1), *self.joined[axis:])
-        return View(self.written().method("unflatten", axis, sizes), joined)
-
-    def flatten(self, axis: int, count: int) -> View | None:
-        """`count` axes as one, or None where that is no view."""
-        last = axis + count - 1
-        if not all(self.joined[axis:last]):
-            return None
-        joined = (*self.joined[:axis], *self.joined[last:])
-        return View(self.written().method("flatten", axis, last), joined)
-
-    def permute(self, order: tuple[int, ...]) -> View:
-        joined = tuple(b == a + 1 and self.joined[a] for a, b in pairwise(order))
-        return View(self.written().method("permute", *order), joined)
-
-    def written(self) -> Code:
-        items = list(self.items)
-        while items and items[-1] == slice(None):
-            items.pop()
-        return self.code[tuple(items)] if items else self.code
-
-    def _select(self, axis: int, item: Any) -> View:
-        """The view at one index or slice of an axis, counted among the axes that are left."""
-        items = list(self.items)
-        at = [i for i, old in enumerate(items) if isinstance(old, slice)]
-        whole = axis < len(at) and items[at[axis]] == slice(None)
-        from_first = axis < len(at) and isinstance(item, Code) and items[at[axis]].start is None
-        if whole or from_first:
-            items[at[axis]] = item
-            return replace(self, items=tuple(items))
-        if axis < len(at):
-            return View(self.written(), self.joined, (*(slice(None),) * axis, item))
-        missing = axis - len(at)
-        return replace(self, items=(*items, *(slice(None),) * missing, item))
 
 
 @dataclass(frozen=True)
@@ -93,6 +33,8 @@ class Held:
     gains: tuple[tuple[str, tuple[int, ...]], ...] = ()
     """The tensors that it is computed with, and their shapes."""
     loops: tuple[tuple[str, int], ...] = ()
+    picked: tuple[str, ...] = ()
+    """The variables of loops that the part is picked by."""
 
 
 def held(program: Program, view: View, which: Which) -> Iterator[Held]:
@@ -134,7 +76,7 @@ def held(program: Program, view: View, which: Which) -> Iterator[Held]:
                 one = View.of(one.written(), len(body.shape))
             for inner in held(body, one, which):
                 yield replace(inner, loops=((variable, count.at(which)), *inner.loops))
-        case Slice():
+        case Slice() | Pick():
             yield _taken(program, view, which)
         case Computed():
             inward = _inward(program)
@@ -164,9 +106,11 @@ def _taken(program: Program, view: View, which: Which) -> Held:
     Where nothing computes it is a view itself; else it is one of `given`: the tensor, then gains.
     """
     steps: list[Computed] = []
+    picked: list[str] = []
     inner = program
     while not isinstance(inner, Ref):
         steps += [inner] if isinstance(inner, Computed) else []
+        picked += [INDEX[inner.index]] if isinstance(inner, Pick) else []
         inner = _inside(inner)
     gains = [step.by for step in reversed(steps) if isinstance(step, Scale)]
     tensors = [_tensor(gain) for gain in gains]
@@ -182,6 +126,7 @@ def _taken(program: Program, view: View, which: Which) -> Held:
         _shape(inner, which),
         tuple(step.function for step in reversed(steps)),
         tuple((tensor.name, _shape(tensor, which)) for tensor in tensors),
+        picked=tuple(picked),
     )
 
 
@@ -195,6 +140,8 @@ def _made(program: Program, whole: Code, which: Which, factors: Sequence[Code] =
         case Slice(_, axis, start, length):
             first = start.at(which)
             return part.slice(axis, first or None, first + length.at(which))
+        case Pick(_, index):
+            return part.index(0, name(INDEX[index]))
         case Unflatten(_, axis, into):
             return part.unflatten(axis, tuple(d.at(which) for d in into))
         case Transpose(_, order):
@@ -265,10 +212,12 @@ def table(params: Mapping[str, Param], owner: str, which: Which, indent: int) ->
 
 def _part(item: Held, part: View, prefix: str) -> str:
     """How a view is made of its tensor."""
-    whole = tuple_of(*item.shape).text
+    whole, code = tuple_of(*item.shape).text, part.written()
+    # What is picked by an index is bound to the index as it is now, not as it is in the end.
+    bound = "".join(f", {variable}={variable}" for variable in item.picked)
     if not item.steps:
-        return f"Part({whole}, lambda whole: {part.written().text})"
-    made = f"Made({whole}, {string(', '.join(item.steps))}, lambda given: {part.written().text}"
+        return f"Part({whole}, lambda whole{bound}: {code.text})"
+    made = f"Made({whole}, {string(', '.join(item.steps))}, lambda given{bound}: {code.text}"
     gains = [f"({_format(gain, prefix)}, {tuple_of(*shape).text})" for gain, shape in item.gains]
     return f"{made}, ({', '.join(gains)},))" if gains else f"{made})"
 

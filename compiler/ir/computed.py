@@ -12,6 +12,7 @@ import numpy as np
 from ..errors import GraphError
 from .dims import Dim, Which
 from .moves import joined, sliced
+from .pick import Pick
 from .weights import (
     Concat,
     Flatten,
@@ -175,6 +176,8 @@ def _inward(program: Program, axis: int, make: Callable[[Program, int], Program]
             return replace(program, of=_inward(of, order[axis], make))
         case Indexed(body) if axis > 0:
             return replace(program, body=_inward(body, axis - 1, make))
+        case Pick(of):
+            return replace(program, of=_inward(of, axis + 1, make))
         case Concat(parts, along) if along != axis:
             return replace(program, of=tuple(_inward(part, axis, make) for part in parts))
         case Unflatten(of, at, into) if not at <= axis < at + len(into):
@@ -210,7 +213,7 @@ def _made_of(program: Program, make: Callable[[Program], Program]) -> Program:
             return replace(program, of=tuple(map(make, parts)))
         case Indexed(body):
             return replace(program, body=make(body))
-        case Computed(of) | Slice(of) | Unflatten(of) | Flatten(of) | Transpose(of):
+        case Computed(of) | Slice(of) | Unflatten(of) | Flatten(of) | Transpose(of) | Pick(of):
             return replace(program, of=make(of))
     raise GraphError(f"{program} moves nothing")
 

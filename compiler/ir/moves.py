@@ -9,11 +9,27 @@ from .weights import Concat, Flatten, Program, Slice, Transpose, Unflatten
 
 
 def joined(parts: Sequence[Program], axis: int) -> Program:
-    """Programs along one axis; those that are joined on it already are not joined twice."""
+    """Programs along one axis; those that are joined on it already are not joined twice, and what
+    stands side by side in one program is a longer part of it."""
     flat: list[Program] = []
     for part in parts:
-        flat += part.of if isinstance(part, Concat) and part.axis == axis else [part]
+        for each in part.of if isinstance(part, Concat) and part.axis == axis else [part]:
+            longer = _side_by_side(flat[-1], each, axis) if flat else None
+            flat[-1:] = [longer] if longer else [*flat[-1:], each]
     return flat[0] if len(flat) == 1 else Concat(tuple(flat), axis)
+
+
+def _side_by_side(first: Program, second: Program, axis: int) -> Program | None:
+    """Two parts of one program as one part, where the second begins with the end of the first."""
+    match first, second:
+        case Slice(of, at, start, length), Slice(other, along, begin, more):
+            if at == along == axis and of == other and begin == start + length:
+                return sliced(of, axis, start, length + more)
+        case Flatten(of, at), Flatten(other, along):
+            if at == along == axis and of.shape[axis + 1] == other.shape[axis + 1]:
+                longer = _side_by_side(of, other, axis)
+                return longer and flattened(longer, axis)
+    return None
 
 
 def sliced(program: Program, axis: int, start: Dim, length: Dim) -> Program:

@@ -14,6 +14,7 @@ from typing import Any
 from ..errors import GraphError
 from .computed import Rotate, Scale, Times
 from .dims import Dim
+from .pick import Pick
 from .types import TensorType
 from .weights import Concat, Each, Flatten, Program, Ref, Slice, Stack, Transpose, Unflatten
 
@@ -144,6 +145,7 @@ _PROGRAMS: dict[str, Callable[[Tokens], Program]] = {
     "ref": lambda t: Ref(t.string(), t.then(lambda: t.tuple_of(t.dim))),
     "each": lambda t: Each(t.program(), t.then(t.word), t.then(t.dim)),
     "stack": lambda t: Stack(t.program(), t.then(t.word), t.then(t.dim)),
+    "pick": lambda t: Pick(t.program(), t.then(t.word)),
     "concat": lambda t: Concat(t.tuple_of(t.program, "]"), t.then(t.integer)),
     "slice": lambda t: Slice(t.program(), t.then(t.integer), t.then(t.dim), t.then(t.dim)),
     "unflatten": lambda t: Unflatten(

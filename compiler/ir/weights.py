@@ -40,6 +40,11 @@ class Program(ABC):
         for part in self.parts:
             yield from part.refs()
 
+    def counted(self, index: str) -> Iterator[Dim]:
+        """How many entries each tensor has that is packed along an index."""
+        for part in self.parts:
+            yield from part.counted(index)
+
 
 @dataclass(frozen=True)
 class Ref(Program):
@@ -82,6 +87,11 @@ class Indexed(Program):
     body: Program
     index: str
     count: Dim
+
+    def __post_init__(self) -> None:
+        for entries in self.body.counted(self.index):
+            if entries != self.count:
+                raise GraphError(f"{self} picks from {entries}")
 
     @property
     def shape(self) -> Shape:
