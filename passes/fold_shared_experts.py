@@ -11,7 +11,7 @@ from ..compiler.ir.graph import Graph, Node, Value
 from ..compiler.ir.moves import flattened, joined, sliced, swapped, unflattened
 from ..compiler.ir.packed import stacked
 from ..compiler.ir.weights import Concat, Each, Program, Unflatten
-from ..compiler.ops.elementwise import Activation, Add, GatedActivation, Mul, Scale
+from ..compiler.ops.elementwise import Activation, Add, GatedActivation, Mul, Scale, SigmoidGate
 from ..compiler.ops.linear import Einsum
 from ..compiler.ops.moe import Experts, FusedExperts, Routing
 from ..compiler.ops.norm import AddRmsNorm, RmsNorm
@@ -149,6 +149,8 @@ def _gated(graph: Graph, hidden: Value) -> tuple[str, Value, Value]:
 def _product(graph: Graph, y: Value, rank: int) -> tuple[Value, Value]:
     """What a linear layer is given, and its weight, which nothing else reads."""
     node = graph.node(y)
+    if isinstance(node.op, SigmoidGate):
+        raise Alone(f"%{y.name} has a weight of its own for each token")
     if not isinstance(node.op, Einsum) or not node.op.projects:
         raise Alone(f"%{y.name} is {node.op.name if node.op else node.kind}, no linear layer")
     x, weight = graph.operands(node)

@@ -181,6 +181,17 @@ class Growth(ExpertSteps):
         low, high = self.draw(st.sampled_from([(-1.0, None), (None, 0.5), (-0.25, 0.75)]))
         return self.op.clamp(self.x, low=low, high=high)
 
+    def layer_norm(self) -> Value:
+        weights = [self.param("norm", (HIDDEN,)), self.param("norm_bias", (HIDDEN,))]
+        return self.op.layer_norm(self.x, *weights[: self.draw(st.integers(0, 2))], eps=1e-5)
+
+    def sigmoid_gate(self) -> Value:
+        """What passes of the stream is for each token to say, of all values or of each."""
+        width = self.draw(st.sampled_from([ONE, HIDDEN]))
+        weight = self.param("gate", (width, HIDDEN))
+        logit = self.op.einsum(self.x, weight, equation="btd,fd->btf")
+        return self.op.sigmoid_gate(self.x, logit)
+
     def activation(self) -> Value:
         functions = ["silu", "gelu", "gelu_tanh", "relu", "relu"]
         y = self.op.activation(self.x, function=self.draw(st.sampled_from(functions)))
@@ -259,7 +270,7 @@ STEPS: Mapping[str, Callable[[Growth], Value]] = {
         *(Growth.add, Growth.mul, Growth.scale, Growth.softcap, Growth.clamp, Growth.activation),
         *(Growth.rms_norm, Growth.add_rms_norm, Growth.split, Growth.unbind, Growth.rope),
         *(Growth.expand, Growth.attend, Growth.experts, Growth.fused_experts),
-        *(Growth.shared_experts, Growth.zeros),
+        *(Growth.shared_experts, Growth.zeros, Growth.layer_norm, Growth.sigmoid_gate),
     )
 }
 

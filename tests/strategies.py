@@ -19,6 +19,7 @@ Tree = dict[str, Any]
 DTYPES = ("bfloat16", "float16", "float32", "float64")
 ACTIVATIONS = ("silu", "gelu", "gelu_tanh", "relu")
 FACTOR = st.sampled_from([0.5, 1.25, 3.0])
+FLAG = st.booleans()
 
 
 @st.composite
@@ -27,8 +28,8 @@ def trees(draw: st.DrawFn) -> Tree:
     shape = draw(_heads())
     parts: Tree = {
         "rms": {"kind": "rms_norm", "eps": draw(st.sampled_from([1e-6, 1e-3]))},
-        "other-norm": {"kind": "rms_norm", "eps": 1e-5, "offset": draw(st.integers(0, 1))},
-        "mlp": draw(_swiglu()),
+        "other-norm": draw(_norm()),
+        "mlp": draw(_swiglu() | _mlp()),
         "experts": draw(_moe()),
         "more_experts": draw(_moe()),
         "attention": draw(_gqa(shape)),
@@ -42,8 +43,14 @@ def trees(draw: st.DrawFn) -> Tree:
     if len(names) > 1 and draw(st.booleans()):
         layers.append({"repeat": draw(st.integers(1, 3)), "block": names})
     used = {use for steps in blocks.values() for step in steps for use in step["use"]}
-    kept = {n: p for n, p in parts.items() if n in used or p["kind"] == "rms_norm"}
-    head: Tree = {"tied": draw(st.booleans()), "softcap": draw(st.none() | FACTOR)}
+    kept = {n: p for n, p in parts.items() if n in used or "norm" in p["kind"]}
+    head = {
+        "tied": draw(st.booleans()),
+        "bias": draw(st.booleans()),
+        "scale": draw(st.none() | FACTOR),
+        "softcap": draw(st.none() | FACTOR),
+    }
+    embed = st.none() | st.builds(lambda s, stored: {"scale": s, "stored": stored}, FACTOR, FLAG)
     return {
         "archsmith": 1,
         "name": "random",
@@ -56,7 +63,7 @@ def trees(draw: st.DrawFn) -> Tree:
         "parts": {name: _given(part) for name, part in kept.items()},
         "final_norm": draw(st.sampled_from(["rms", "other-norm"])),
         "head": _given(head),
-        **_given({"embed": draw(st.none() | st.builds(lambda s: {"scale": s}, FACTOR))}),
+        **_given({"embed": draw(embed)}),
     }
 
 
@@ -98,8 +105,36 @@ def _steps(draw: st.DrawFn, attention: list[str]) -> list[Tree]:
     norm = st.sampled_from([None, "rms", "other-norm"])
     count = draw(st.sampled_from([1, 2, 2, 2, 3]))
     return [
-        _given({"norm": draw(norm), "use": use, "post_norm": draw(norm)}) for use in uses[:count]
+        _given(
+            {
+                "norm": draw(norm),
+                "use": use,
+                "post_norm": draw(norm),
+                "scale": draw(st.none() | FACTOR),
+            }
+        )
+        for use in uses[:count]
     ]
+
+
+@st.composite
+def _norm(draw: st.DrawFn) -> Tree:
+    kind, offset = draw(st.sampled_from(["rms_norm", "layer_norm"])), draw(st.integers(0, 1))
+    if kind == "rms_norm":
+        return {"kind": kind, "eps": 1e-5, "offset": offset}
+    if draw(st.booleans()):
+        return {"kind": kind, "eps": 1e-5, "gain": False}
+    return {"kind": kind, "eps": 1e-5, "bias": draw(st.booleans()), "offset": offset}
+
+
+@st.composite
+def _mlp(draw: st.DrawFn) -> Tree:
+    return {
+        "kind": "mlp",
+        "width": draw(st.integers(1, 4000)),
+        "activation": draw(st.sampled_from([*ACTIVATIONS, "relu_squared"])),
+        "bias": draw(st.booleans()),
+    }
 
 
 @st.composite
@@ -128,13 +163,18 @@ def _moe(draw: st.DrawFn) -> Tree:
         "normalize": draw(st.booleans()),
         "scale": draw(FACTOR),
     }
+    shared: Tree = draw(
+        st.sampled_from([{}, {"shared": 1}, {"shared": 2}])
+        | st.builds(lambda width: {"shared_width": width}, st.integers(1, 700))
+    )
     return {
         "kind": "moe",
         "experts": groups * each,
         "top_k": draw(st.integers(1, top_groups * each)),
         "width": draw(st.integers(1, 700)),
         "activation": draw(st.sampled_from(ACTIVATIONS)),
-        "shared": draw(st.integers(0, 2)),
+        **shared,
+        "shared_gate": bool(shared) and draw(st.booleans()),
         "router": router,
     }
 
@@ -159,7 +199,9 @@ def _gqa(draw: st.DrawFn, shape: Tree) -> Tree:
             **shape,
             "rope": None if kind is None else draw(_rope(dim)),
             "qk_norm": draw(st.sampled_from([None, "rms", "other-norm"])),
-            "bias": draw(st.sampled_from(["none", "qkv", "all"])),
+            "qk_norm_over": draw(st.sampled_from(["head", "width"])),
+            "clip": draw(st.none() | FACTOR),
+            "bias": draw(st.sampled_from(["none", "qkv", "o", "all"])),
             "scale": draw(st.none() | FACTOR),
             "window": draw(st.none() | st.integers(1, 4096)),
             "sinks": draw(st.booleans()),

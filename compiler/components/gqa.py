@@ -12,6 +12,7 @@ from .component import Component
 from .rope import Rope, rotate
 
 if TYPE_CHECKING:
+    from ..ir.dims import Dim
     from ..ir.graph import Value
     from .building.site import Site
 
@@ -36,9 +37,15 @@ class Gqa(Component):
     head_dim: Size = Field(description="the width of a head")
     rope: Rope | None = Field(None, description="the rotation of queries and keys by position")
     qk_norm: NormName | None = Field(
-        None, description="the norm of each head's query and key, before the rotation"
+        None, description="the norm of queries and keys, before the rotation"
     )
-    bias: Literal["none", "qkv", "all"] = Field(
+    qk_norm_over: Literal["head", "width"] = Field(
+        "head", description="what that norm is over, each head or all of them as one row"
+    )
+    clip: Positive | None = Field(
+        None, description="the bound of queries, keys and values, on both sides"
+    )
+    bias: Literal["none", "qkv", "o", "all"] = Field(
         "none", description="which projections have a bias, `all` being those of q, k, v and o"
     )
     scale: Positive | None = Field(
@@ -70,13 +77,9 @@ class Gqa(Component):
 
     def build(self, site: Site, x: Value) -> Value:
         heads, kv_heads, width = site.dim("heads"), site.dim("kv_heads"), site.dim("head_dim")
-        qkv = self.bias != "none"
-        q = site.heads(x, "q", heads, width, bias=qkv, name="q")
-        k = site.heads(x, "k", kv_heads, width, bias=qkv, name="k")
-        v = site.heads(x, "v", kv_heads, width, bias=qkv, name="v")
-        if self.qk_norm is not None:
-            q = site.apply(self.qk_norm, "q_norm", q, name="q")
-            k = site.apply(self.qk_norm, "k_norm", k, name="k")
+        q = self._heads(site, x, "q", heads, self.qk_norm)
+        k = self._heads(site, x, "k", kv_heads, self.qk_norm)
+        v = self._heads(site, x, "v", kv_heads, None)
         if self.rope is not None:
             dim = width if self.rope.dim is None else site.dim("rope.dim")
             q = rotate(site, self.rope, q, dim, name="q")
@@ -92,4 +95,18 @@ class Gqa(Component):
             softcap=self.softcap,
             name="out",
         )
-        return site.merge(out, "o", bias=self.bias == "all")
+        return site.merge(out, "o", bias=self.bias in ("o", "all"))
+
+    def _heads(self, site: Site, x: Value, role: str, heads: Dim, norm: str | None) -> Value:
+        """The heads of a role [B, T, H, K]: projected, then normed and bound where that is so."""
+        width, bias = site.dim("head_dim"), self.bias in ("qkv", "all")
+        together = norm is not None and self.qk_norm_over == "width"
+        if together:
+            y = site.linear(x, role, heads * width, bias=bias, name=role)
+        else:
+            y = site.heads(x, role, heads, width, bias=bias, name=role)
+        if norm is not None:
+            y = site.apply(norm, f"{role}_norm", y, name=role)
+        if self.clip is not None:
+            y = site.op.clamp(y, low=-self.clip, high=self.clip, name=role)
+        return site.op.unflatten(y, sizes=(heads, width), name=role) if together else y  # type: ignore[no-any-return]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from ..spec.fields import Count, Positive, Size
+from ..ir.dims import ONE
+from ..spec.fields import Count, Positive, Size, mistake
 from ..spec.relations import AtMost, Multiple, Small, When
 from ..spec.schema import Fields
 from .component import Activation, Component
@@ -37,7 +38,8 @@ class Router(Fields):
 class Moe(Component):
     """y = shared(x) + sum of weight_e * expert_e(x) over the chosen experts (DeepSeekMoE, 2024).
 
-    An expert is a swiglu of `width`, the shared one a swiglu of `shared * width`.
+    An expert is a swiglu of `width`, the shared one a swiglu of `shared * width` or `shared_width`,
+    times sigmoid(w x) with `shared_gate`.
     """
 
     kind: ClassVar[str] = "moe"
@@ -62,6 +64,12 @@ class Moe(Component):
     shared: Count = Field(
         0, description="the width of what every token uses, in widths of an expert"
     )
+    shared_width: Size | None = Field(
+        None, description="the width of what every token uses, in place of `shared`"
+    )
+    shared_gate: bool = Field(
+        False, description="whether each token has a learned share of what every token uses"
+    )
     router: Router = Field(description="how experts are chosen")
 
     tensors = {
@@ -73,7 +81,18 @@ class Moe(Component):
         "shared.gate": "mlp.shared_experts.gate_proj.weight",
         "shared.up": "mlp.shared_experts.up_proj.weight",
         "shared.down": "mlp.shared_experts.down_proj.weight",
+        "shared_gate": "mlp.shared_expert_gate.weight",
     }
+
+    @model_validator(mode="after")
+    def _one_width(self) -> Self:
+        if self.shared and self.shared_width is not None:
+            message = f"shared ({self.shared}) and shared_width are two widths of one part"
+            raise mistake("E0204", message, "leave one of them out", at="shared_width")
+        if self.shared_gate and not self.shared and self.shared_width is None:
+            message = "shared_gate is a gate of nothing: no part is shared"
+            raise mistake("E0204", message, "give shared_width, or shared", at="shared_gate")
+        return self
 
     def build(self, site: Site, x: Value) -> Value:
         hidden, width, experts = site.hidden, site.dim("width"), site.dim("experts")
@@ -85,13 +104,23 @@ class Moe(Component):
         routed: Value = site.op.experts(
             x, index, weight, gate, up, down, activation=self.activation, name="routed"
         )
-        if self.shared == 0:
+        if not self.shared and self.shared_width is None:
             return routed
-        wide = width * site.dim("shared")
+        total: Value = site.op.add(routed, self._shared(site, x))
+        return total
+
+    def _shared(self, site: Site, x: Value) -> Value:
+        """What every token uses, maybe a share of it."""
+        given = self.shared_width is not None
+        wide = site.dim("shared_width") if given else site.dim("width") * site.dim("shared")
         lifted = site.op.activation(site.linear(x, "shared.gate", wide), function=self.activation)
         lifted = site.op.mul(lifted, site.linear(x, "shared.up", wide))
-        total: Value = site.op.add(routed, site.linear(lifted, "shared.down", hidden))
-        return total
+        shared = site.linear(lifted, "shared.down", site.hidden)
+        if not self.shared_gate:
+            return shared
+        gate = site.linear(x, "shared_gate", ONE)
+        gated: Value = site.op.sigmoid_gate(shared, gate)
+        return gated
 
     def _route(self, site: Site, x: Value) -> tuple[Value, Value]:
         """Each token's experts and their weights, chosen in float32 or wider."""

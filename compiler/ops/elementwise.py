@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ..ir.cost import Cost, Sizes
+from ..ir.dims import ONE
 from ..ir.op import Array, Op, require
 from ..ir.types import TensorType
 
@@ -55,6 +56,8 @@ class Scale(Op):
     linear = True
 
     factor: float
+    stored: bool = False
+    """The factor has the tensor's dtype, as where a model kept it among its weights."""
 
     def infer(self, x: TensorType) -> TensorType:
         return x
@@ -158,6 +161,21 @@ class GatedActivation(Op):
 
     def reference(self, gate: Array, up: Array) -> Array:
         return Activation(self.function).reference(gate) * up
+
+
+@dataclass(frozen=True)
+class SigmoidGate(Op):
+    """`sigmoid(logit) * x`, where a logit may be one for a whole row: [..., 1]."""
+
+    name = "sigmoid_gate"
+
+    def infer(self, x: TensorType, logit: TensorType) -> TensorType:
+        row = replace(x, shape=(*x.shape[:-1], ONE))
+        require(logit in (x, row), f"{logit} has no logit for each row of {x}, nor for each value")
+        return x
+
+    def reference(self, x: Array, logit: Array) -> Array:
+        return sigmoid(logit) * x
 
 
 def _broadcast(x: TensorType, y: TensorType) -> TensorType:

@@ -40,6 +40,35 @@ class RmsNorm(Op):
 
 
 @dataclass(frozen=True)
+class LayerNorm(Op):
+    """Give each row mean 0 and variance 1, times `weight + offset`, plus `bias`, where they are.
+
+    arXiv:1607.06450, equation 4; `offset` as in `rms_norm`.
+    """
+
+    name = "layer_norm"
+
+    eps: float
+    offset: float = 0.0
+
+    def infer(
+        self, x: TensorType, weight: TensorType | None = None, bias: TensorType | None = None
+    ) -> TensorType:
+        require(bias is None or bias == weight, f"bias {bias} is unlike weight {weight}")
+        return RmsNorm(self.eps, self.offset).infer(x, weight)
+
+    def initial(self, operand: str) -> str:
+        return "zeros" if operand == "bias" else RmsNorm(self.eps, self.offset).initial(operand)
+
+    def reference(self, x: Array, weight: Array | None = None, bias: Array | None = None) -> Array:
+        centred = x - np.mean(x, axis=-1, keepdims=True)
+        variance = np.mean(centred * centred, axis=-1, keepdims=True)
+        normed = centred / np.sqrt(variance + self.eps)
+        scaled = normed if weight is None else normed * (weight + self.offset)
+        return scaled if bias is None else scaled + bias
+
+
+@dataclass(frozen=True)
 class AddRmsNorm(Op):
     """Add a residual, then `rms_norm` the sum; returns the sum too, for the next residual."""
 

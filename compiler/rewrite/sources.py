@@ -10,7 +10,7 @@ from ..ir.moves import flattened, joined, sliced, swapped, unflattened
 from ..ir.weights import Program
 from ..ops.elementwise import Add
 from ..ops.linear import Einsum
-from ..ops.norm import RmsNorm
+from ..ops.norm import LayerNorm, RmsNorm
 from ..ops.shape import Split, Unflatten
 
 ZERO = Dim.of(0)
@@ -54,8 +54,8 @@ def sources(graph: Graph, value: Value, reader: str, columns: Columns) -> list[S
         match node.op:
             case Einsum(equation):
                 behind, here = None, _weights(equation, operands, columns)
-            case RmsNorm():
-                here = [Source(gain, 0, columns) for gain in operands[1:]]
+            case RmsNorm() | LayerNorm():
+                here = [Source(of, 0, columns) for of in operands[1:]]
             case Add() if graph.node(operands[1]).kind == "param":  # a bias, over all tokens
                 here = [Source(operands[1], len(operands[1].type.shape) - 1, columns)]
             case Split(sizes, axis=-1):

@@ -82,19 +82,22 @@ class Layer(Fields):
 
 
 class Step(Fields):
-    """A residual step: x = x + post_norm(use(norm(x)))."""
+    """A residual step: x = x + scale * post_norm(use(norm(x)))."""
 
     norm: NormName | None = Field(None, description="the norm before")
     use: OneOrMore[PartName] = Field(
         description="the part that is used, or several in parallel whose results are summed"
     )
     post_norm: NormName | None = Field(None, description="the norm after, before the sum")
+    scale: Positive | None = Field(None, description="the factor on what is added")
 
 
 class Head(Fields):
     """The projection to the vocabulary."""
 
     tied: bool = Field(description="whether the head's weight is the embedding's")
+    bias: bool = Field(False, description="whether logits have a bias")
+    scale: Positive | None = Field(None, description="the factor on logits")
     softcap: Positive | None = Field(
         None, description="the bound c of logits, as c * tanh(logits / c)"
     )
@@ -104,6 +107,9 @@ class Embed(Fields):
     """The embedding of tokens."""
 
     scale: Positive | None = Field(None, description="the factor on embedded tokens")
+    stored: bool = Field(
+        False, description="whether that factor is rounded to the dtype of weights, as one of them"
+    )
 
 
 def _part(value: object, info: ValidationInfo) -> object:

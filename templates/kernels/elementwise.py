@@ -5,7 +5,7 @@ from __future__ import annotations
 from ...compiler.ir.cost import Cost, Sizes
 from ...compiler.ir.types import TensorType
 from ...compiler.machine.target import Target
-from ...compiler.ops.elementwise import Activation, Clamp, Scale, Softcap
+from ...compiler.ops.elementwise import Activation, Clamp, Scale, SigmoidGate, Softcap
 from ...compiler.schedule.code import Code, call
 from ...compiler.schedule.kernel import Kernel
 
@@ -31,7 +31,7 @@ class TorchScale(Kernel):
     implements = "scale"
 
     def call(self, op: Scale, x: Code, *, phases: tuple[str, ...]) -> Code:
-        return x * op.factor
+        return x * (x.method("new_full", (), op.factor) if op.stored else op.factor)
 
 
 class TorchSoftcap(Kernel):
@@ -55,6 +55,21 @@ class TorchClamp(Kernel):
     def call(self, op: Clamp, x: Code, *, phases: tuple[str, ...]) -> Code:
         limits = {"min": op.low, "max": op.high}
         return x.method("clamp", **{key: v for key, v in limits.items() if v is not None})
+
+
+class TorchSigmoidGate(Kernel):
+    name = "torch.sigmoid_gate"
+    implements = "sigmoid_gate"
+
+    def cost(
+        self, op: SigmoidGate, operands: tuple[TensorType, ...], sizes: Sizes, target: Target
+    ) -> Cost:
+        """Two steps: what the first writes, the second reads."""
+        between = Cost(bytes=2 * sizes.bytes(operands[1]), launches=2)
+        return op.cost(sizes, *operands) + between
+
+    def call(self, op: SigmoidGate, x: Code, logit: Code, *, phases: tuple[str, ...]) -> Code:
+        return call("torch.sigmoid", logit) * x
 
 
 class TorchZeros(Kernel):

@@ -19,13 +19,14 @@ from archsmith.compiler.ops.elementwise import (
     GatedActivation,
     Mul,
     Scale,
+    SigmoidGate,
     Softcap,
     Widen,
     Zeros,
 )
 from archsmith.compiler.ops.linear import Einsum, Embed
 from archsmith.compiler.ops.moe import SCORES, Experts, FusedExperts, Route, Router
-from archsmith.compiler.ops.norm import AddRmsNorm, RmsNorm
+from archsmith.compiler.ops.norm import AddRmsNorm, LayerNorm, RmsNorm
 from archsmith.compiler.ops.position import Rope, Rotations
 from archsmith.compiler.ops.shape import Concat, Expand, Flatten, Split, Unbind, Unflatten
 
@@ -66,9 +67,12 @@ CASES = (
     case(Mul(), X, X),
     case(Mul(), "float32[B, T, 3~2, 12~4]", "float32[3~2, 12~4]"),
     case(Scale(-0.5), X),
+    case(Scale(7.3, stored=True), X),
     case(Softcap(2.0), X),
     case(Clamp(high=0.5), X),
     case(Clamp(low=-0.5, high=0.25), X),
+    case(SigmoidGate(), X, X),
+    case(SigmoidGate(), X, "float32[B, T, 1]"),
     case(Zeros(), X),
     case(Widen(), "bfloat16[B, T, 12~4]"),
     *(case(Activation(function), X) for function in ACTIVATIONS),
@@ -76,6 +80,9 @@ CASES = (
     case(RmsNorm(1e-6), X, "float32[12~4]"),
     case(RmsNorm(1e-2, offset=1.0), "float32[B, T, 3~2, 12~4]", "float32[12~4]"),
     case(RmsNorm(1e-6), X),
+    case(LayerNorm(1e-6), X, "float32[12~4]", "float32[12~4]"),
+    case(LayerNorm(1e-2, offset=1.0), "float32[B, T, 3~2, 12~4]", "float32[12~4]"),
+    case(LayerNorm(1e-6), X),
     case(AddRmsNorm(1e-6), X, X, "float32[12~4]"),
     case(AddRmsNorm(1e-6), X, X),
     case(Einsum("btd,fd->btf"), X, "float32[9~5, 12~4]"),

@@ -10,8 +10,8 @@ import pytest
 import torch.nn.functional as F
 from archsmith.compiler.ir.dims import Dim
 from archsmith.compiler.ops.attention import Attend, Cached
-from archsmith.compiler.ops.elementwise import ACTIVATIONS
-from archsmith.compiler.ops.norm import AddRmsNorm, RmsNorm
+from archsmith.compiler.ops.elementwise import ACTIVATIONS, SigmoidGate
+from archsmith.compiler.ops.norm import AddRmsNorm, LayerNorm, RmsNorm
 from archsmith.compiler.ops.position import Rope, Rotations
 from ops.arrays import THEIRS, normal, same, tensor
 from transformers import PretrainedConfig
@@ -196,6 +196,22 @@ def test_rms_norm_is_pytorchs() -> None:
         same(normed, F.rms_norm(tensor(total), (12,), tensor(weight) + 1.0, eps))
         same(RmsNorm(eps).reference(x), F.rms_norm(tensor(x), (12,), eps=eps))
         same(AddRmsNorm(eps).reference(x, residual)[1], F.rms_norm(tensor(total), (12,), eps=eps))
+
+
+def test_layer_norm_is_pytorchs() -> None:
+    x, weight, bias = normal(1, 2, 5, 12), normal(3, 12), normal(4, 12)
+    for eps in (1e-6, 0.5):
+        wanted = F.layer_norm(tensor(x), (12,), tensor(weight), tensor(bias), eps)
+        same(LayerNorm(eps).reference(x, weight, bias), wanted)
+        same(LayerNorm(eps, offset=1.0).reference(x, weight - 1.0, bias), wanted)
+        wanted = F.layer_norm(tensor(x), (12,), tensor(weight), None, eps)
+        same(LayerNorm(eps).reference(x, weight), wanted)
+        same(LayerNorm(eps).reference(x), F.layer_norm(tensor(x), (12,), eps=eps))
+
+
+def test_a_gate_is_a_sigmoid() -> None:
+    x, logit = normal(1, 2, 5, 12), normal(2, 2, 5, 1)
+    same(SigmoidGate().reference(x, logit), tensor(x) * tensor(logit).sigmoid())
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)

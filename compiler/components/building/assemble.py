@@ -59,7 +59,7 @@ def _embed(building: Building) -> Block:
     table = site.declare("embed", Ref(building.tensors["embed"], (size, site.hidden)))
     x = site.op.embed(tokens, table, name="x")
     if spec.embed is not None and spec.embed.scale is not None:
-        x = site.op.scale(x, factor=spec.embed.scale, name="x")
+        x = site.op.scale(x, factor=spec.embed.scale, stored=spec.embed.stored, name="x")
     return _finish(block, graph, x)
 
 
@@ -74,13 +74,18 @@ def _head(building: Building) -> Block:
     role = "embed" if spec.head.tied else "head"
     table = site.declare("head", Ref(building.tensors[role], (size, site.hidden)))
     logits = site.op.einsum(h, table, equation="btd,vd->btv", name="logits")
+    if spec.head.bias:
+        bias = building.tensors["head"].removesuffix(".weight") + ".bias"
+        logits = site.op.add(logits, site.declare("head_bias", Ref(bias, (size,))), name="logits")
+    if spec.head.scale is not None:
+        logits = site.op.scale(logits, factor=spec.head.scale, name="logits")
     if spec.head.softcap is not None:
         logits = site.op.softcap(logits, cap=spec.head.softcap, name="logits")
     return _finish(block, graph, logits)
 
 
 def _block(building: Building, name: str, steps: Sequence[Step]) -> Block:
-    """Residual steps: x = x + post_norm(use(norm(x))), where several `use` are added."""
+    """Residual steps: x = x + scale * post_norm(use(norm(x))), where several `use` are added."""
     block, graph = Block(name), Graph()
     x = graph.input("x", _stream(building))
     for i, step in enumerate(steps):
@@ -100,6 +105,8 @@ def _block(building: Building, name: str, steps: Sequence[Step]) -> Block:
             y = first.op.add(y, other, name="y")
         if step.post_norm is not None:
             y = _norm(building, first, step.post_norm, f"post_norm.{i}", y)
+        if step.scale is not None:
+            y = first.op.scale(y, factor=step.scale, name="y")
         x = first.op.add(x, y, name="x")
     return _finish(block, graph, x)
 
