@@ -2,90 +2,36 @@
 
 from __future__ import annotations
 
-import json
-import math
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
+from package.quantized import (
+    BLOCK,
+    SINGLE,
+    STORED,
+    configure,
+    dequantized,
+    projections_in_float8,
+    store,
+    without_float8,
+)
 from package.tiny import Build, fresh, prompt
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-Checkpoint = tuple[ModuleType, Path]
-SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
-BLOCK = [16, 24]  # no size of the tiny model is a multiple of both
-STORED = {"quant_method": "fp8", "fmt": "e4m3", "activation_scheme": "dynamic"}
+Float8 = tuple[ModuleType, Path, dict[str, Tensor]]
 Q = "model.layers.1.self_attn.q_b_proj.weight"
 
 
-def decoded(byte: int) -> float:
-    """A number of E4M3 (arXiv 2209.05433, table 1): no infinity, and one NaN of either sign."""
-    sign, exponent, mantissa = -1 if byte >> 7 else 1, byte >> 3 & 15, byte & 7
-    if exponent == 15 and mantissa == 7:
-        return math.nan
-    if exponent == 0:
-        return sign * mantissa * 2.0**-9
-    return sign * (8 + mantissa) * 2.0 ** (exponent - 10)
-
-
-def dequantized(stored: Tensor, scale: Tensor, block: list[int]) -> Tensor:
-    """float32, rounded once from exact products: element by element, in float64."""
-    table = torch.tensor([decoded(byte) for byte in range(256)], dtype=torch.float64)
-    rows = torch.arange(stored.shape[0])[:, None] // block[0]
-    columns = torch.arange(stored.shape[1]) // block[1]
-    return (table[stored.view(torch.uint8).long()] * scale.double()[rows, columns]).float()
-
-
-def quantized(weight: Tensor, block: list[int], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """A weight in float8, and its scales: the largest of each block becomes 448."""
-    n, k = (-(-size // by) for size, by in zip(weight.shape, block, strict=True))
-    scale = torch.empty(n, k)
-    stored = torch.empty(weight.shape, dtype=torch.float8_e4m3fn)
-    for i in range(n):
-        for j in range(k):
-            at = (
-                slice(i * block[0], (i + 1) * block[0]),
-                slice(j * block[1], (j + 1) * block[1]),
-            )
-            scale[i, j] = (weight[at].abs().max() / 448).to(dtype)
-            stored[at] = (weight[at] / scale[i, j]).clamp(-448, 448).to(torch.float8_e4m3fn)
-    return stored, scale.to(dtype)
-
-
-def is_float8(name: str) -> bool:
-    """Whether DeepSeek-V3 stores it in float8."""
-    return "proj" in name and "norm" not in name
-
-
-def store(tensors: dict[str, Tensor], folder: Path, block: list[int] = BLOCK) -> None:
-    """Write a checkpoint in two files, the scales apart from what they scale."""
-    places = {name: f"{'ab'[name.endswith('scale_inv')]}.safetensors" for name in tensors}
-    for file in set(places.values()):
-        held = {name: x for name, x in tensors.items() if places[name] == file}
-        save_file(held, folder / file)
-    (folder / SINGLE).unlink(missing_ok=True)
-    (folder / INDEX).write_text(json.dumps({"weight_map": places}))
-    configure(folder, STORED | {"weight_block_size": block})
-
-
-def configure(folder: Path, quantization: Any) -> None:
-    config = json.loads((folder / "config.json").read_text())
-    config["quantization_config"] = quantization
-    (folder / "config.json").write_text(json.dumps(config))
-
-
 @pytest.fixture
-def float8(package: Build, tmp_path: Path) -> tuple[ModuleType, Path, dict[str, Tensor]]:
+def float8(package: Build, tmp_path: Path) -> Float8:
     """A DeepSeek-V3 package, a folder for `store`, and its tensors, projections in float8."""
     built = package("tiny-deepseek-v3")
     built.save(fresh(built, torch.float32), tmp_path)
-    tensors = load_file(tmp_path / SINGLE)
-    for name in filter(is_float8, list(tensors)):
-        tensors[name], tensors[f"{name}_scale_inv"] = quantized(tensors[name], BLOCK, torch.float32)
-    return built, tmp_path, tensors
+    return built, tmp_path, projections_in_float8(load_file(tmp_path / SINGLE))
 
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
@@ -103,15 +49,13 @@ def test_every_number_of_e4m3_times_its_scale(package: Build, kind: torch.dtype)
     assert found.isnan().sum() == (stored.view(torch.uint8) & 127 == 127).sum() > 0
 
 
-def test_float8_is_loaded_as_it_is(float8: tuple[ModuleType, Path, dict[str, Tensor]]) -> None:
+def test_float8_is_loaded_as_it_is(float8: Float8) -> None:
     built, folder, tensors = float8
-    assert sum(is_float8(name) for name in tensors) > 50  # tensors and scales
+    assert sum(name.endswith("_scale_inv") for name in tensors) > 50
     store(tensors, folder)
     plain = folder / "plain"
     plain.mkdir()
-    for name in [name for name in tensors if f"{name}_scale_inv" in tensors]:
-        tensors[name] = dequantized(tensors[name], tensors.pop(f"{name}_scale_inv"), BLOCK)
-    save_file(tensors, plain / SINGLE)
+    save_file(without_float8(tensors, BLOCK), plain / SINGLE)
     (plain / "config.json").write_bytes((folder / "config.json").read_bytes())
     for dtype in (torch.float32, torch.bfloat16, torch.float64):
         # Nothing there is quantized any more, whatever its configuration says.
@@ -122,7 +66,7 @@ def test_float8_is_loaded_as_it_is(float8: tuple[ModuleType, Path, dict[str, Ten
         assert torch.equal(found(prompt(built)), wanted(prompt(built)))
 
 
-def test_a_nan_is_loaded_as_any_number(float8: tuple[ModuleType, Path, dict[str, Tensor]]) -> None:
+def test_a_nan_is_loaded_as_any_number(float8: Float8) -> None:
     built, folder, tensors = float8
     tensors[Q].view(torch.uint8)[3, 5] = 0x7F
     tensors[Q].view(torch.uint8)[4, 6] = 0xFF
@@ -165,7 +109,7 @@ def test_a_nan_is_loaded_as_any_number(float8: tuple[ModuleType, Path, dict[str,
     ],
 )
 def test_scales_are_those_of_their_tensor(
-    float8: tuple[ModuleType, Path, dict[str, Tensor]],
+    float8: Float8,
     change: dict[str, Tensor | None],
     message: str,
 ) -> None:
@@ -197,9 +141,7 @@ def test_scales_are_those_of_their_tensor(
         (STORED | {"weight_block_size": [16, 16]}, "its scales are [10, 2], not [10, 3] for"),
     ],
 )
-def test_another_quantization_is_refused(
-    float8: tuple[ModuleType, Path, dict[str, Tensor]], quantization: Any, message: str
-) -> None:
+def test_another_quantization_is_refused(float8: Float8, quantization: Any, message: str) -> None:
     built, folder, tensors = float8
     store(tensors, folder)
     configure(folder, quantization)
