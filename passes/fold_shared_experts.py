@@ -12,8 +12,9 @@ from ..compiler.ir.moves import flattened, joined, sliced, swapped, unflattened
 from ..compiler.ir.packed import stacked
 from ..compiler.ir.weights import Concat, Each, Program, Unflatten
 from ..compiler.ops.elementwise import Activation, Add, GatedActivation, Mul, Scale, SigmoidGate
+from ..compiler.ops.experts import Experts, FusedExperts
 from ..compiler.ops.linear import Einsum
-from ..compiler.ops.moe import Experts, FusedExperts, Routing
+from ..compiler.ops.moe import Routing
 from ..compiler.ops.norm import AddRmsNorm, RmsNorm
 from ..compiler.ops.shape import Unbind
 from ..compiler.rewrite.passes import StepwisePass

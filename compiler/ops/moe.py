@@ -1,4 +1,4 @@
-"""Mixture of experts: the choice of experts for each token, and the experts."""
+"""Mixture of experts: the choice of experts for each token."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import ClassVar
 import numpy as np
 
 from ..ir.cost import Cost, Sizes
-from ..ir.dims import ONE, TWO, ZERO, Dim
+from ..ir.dims import ONE, ZERO, Dim
 from ..ir.op import Array, Indices, Op, require
 from ..ir.types import TensorType
-from .elementwise import ACTIVATIONS, sigmoid
+from .elementwise import sigmoid
 
 
 def _softmax(x: Array) -> Array:
@@ -148,127 +148,6 @@ class Router(Routing):
 
     def experts(self, x: TensorType, weight: TensorType, *_: TensorType) -> Dim:
         return weight.row[0]
-
-
-@dataclass(frozen=True)
-class Experts(Op):
-    """The weighted sum of each token's gated MLPs (arXiv:2002.05202; arXiv:2401.06066, eq. 3).
-
-    x [B, T, D], index and weight [B, T, K], gate and up [E, F, D], down [E, D, F] -> [B, T, D].
-    The last `always` of a token's experts are the last ones there are, whatever `index` says.
-    """
-
-    name = "experts"
-    multiplied = ("gate", "up")
-
-    activation: str
-    always: Dim = ZERO
-
-    def infer(
-        self,
-        x: TensorType,
-        index: TensorType,
-        weight: TensorType,
-        gate: TensorType,
-        up: TensorType,
-        down: TensorType,
-    ) -> TensorType:
-        require(gate == up, f"gate is {gate}, up {up}")
-        return _infer_experts(self, x, index, weight, gate, down)
-
-    def share(self, rows: int, *operands: TensorType) -> tuple[float, ...]:
-        return _share_of_experts(self.always, rows, operands)
-
-    def cost(self, sizes: Sizes, *operands: TensorType) -> Cost:
-        return super().cost(sizes, *operands) + _products(sizes, operands)
-
-    def reference(
-        self, x: Array, index: Indices, weight: Array, gate: Array, up: Array, down: Array
-    ) -> Array:
-        y, always = np.zeros_like(x), int(self.always)
-        last = np.broadcast_to(np.arange(len(gate) - always, len(gate)), (*x.shape[:-1], always))
-        index = np.concatenate([index[..., : index.shape[-1] - always], last], axis=-1)
-        for e in range(len(gate)):
-            share = (weight * (index == e)).sum(-1, keepdims=True)
-            hidden = ACTIVATIONS[self.activation](x @ gate[e].T) * (x @ up[e].T)
-            y = y + share * (hidden @ down[e].T)
-        return y
-
-
-@dataclass(frozen=True)
-class FusedExperts(Op):
-    """`experts` with gate and up in one weight [E, 2, F, D], the gate first."""
-
-    name = "fused_experts"
-    multiplied = ("gate_up",)
-
-    activation: str
-    always: Dim = ZERO
-
-    def infer(
-        self,
-        x: TensorType,
-        index: TensorType,
-        weight: TensorType,
-        gate_up: TensorType,
-        down: TensorType,
-    ) -> TensorType:
-        count, parts, inner, width = gate_up.row
-        require(parts == TWO, f"gate and up are {gate_up}, not [experts, 2, width, hidden]")
-        gate = TensorType(gate_up.dtype, (count, inner, width))
-        return _infer_experts(self, x, index, weight, gate, down)
-
-    def share(self, rows: int, *operands: TensorType) -> tuple[float, ...]:
-        return _share_of_experts(self.always, rows, operands)
-
-    def cost(self, sizes: Sizes, *operands: TensorType) -> Cost:
-        return super().cost(sizes, *operands) + _products(sizes, operands)
-
-    def reference(
-        self, x: Array, index: Indices, weight: Array, gate_up: Array, down: Array
-    ) -> Array:
-        gate, up = gate_up[:, 0], gate_up[:, 1]
-        return Experts(self.activation, self.always).reference(x, index, weight, gate, up, down)
-
-
-def _share_of_experts(
-    always: Dim, rows: int, operands: tuple[TensorType, ...]
-) -> tuple[float, ...]:
-    """The part of the experts that some row is expected to choose, were all equally likely but
-    those that every row uses."""
-    _, index, _, *weights = operands
-    count = weights[-1].row[0].size
-    experts, top_k = count - always.size, index.row[0].size - always.size
-    chosen = experts * (1 - (1 - top_k / experts) ** rows)
-    return (*(1.0,) * 3, *((chosen + always.size) / count,) * len(weights))
-
-
-def _products(sizes: Sizes, operands: tuple[TensorType, ...]) -> Cost:
-    """Each row passes through the gate, up and down of the experts that it chose."""
-    _, index, _, *_, down = operands
-    _, width, inner = down.row
-    return Cost(flops=2 * sizes.count(index) * 3 * width.size * inner.size)
-
-
-def _infer_experts(
-    op: Experts | FusedExperts,
-    x: TensorType,
-    index: TensorType,
-    weight: TensorType,
-    gate: TensorType,
-    down: TensorType,
-) -> TensorType:
-    require(op.activation in ACTIVATIONS, f"there is no activation {op.activation}")
-    require(len(gate.row) == 3, f"the experts' gate is {gate}, not [experts, width, hidden]")
-    count, inner, width = gate.row
-    require(x.shape[-1] == width, f"the experts' gate {gate} does not fit {x}")
-    require(down.row == (count, width, inner), f"the experts' down {down} does not fit {gate}")
-    chosen = index.shape == weight.shape and index.shape[:-1] == x.shape[:-1]
-    require(chosen, f"index {index} and weight {weight} do not fit {x}")
-    routed = [axis - op.always for axis in (count, *index.row[-1:])]
-    some = all(axis.size > 0 and axis.probe > 0 for axis in routed)
-    require(some, f"{op.always} experts that are always used leave none of {count} to choose")
-    return x
 
 
 def _beside(x: Array, further: Array) -> Array:

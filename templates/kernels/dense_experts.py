@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from ...compiler.ir.cost import Cost, Sizes
-from ...compiler.ir.op import Op
 from ...compiler.ir.types import TensorType
 from ...compiler.machine.target import Target
-from ...compiler.ops.moe import Experts, FusedExperts
-from ...compiler.schedule.code import Code, call
+from ...compiler.ops.experts import Experts, ExpertsOp, FusedExperts
+from ...compiler.schedule.code import Code
 from ...compiler.schedule.kernel import Kernel
+from .experts import expert_call
 
 
 class TorchDenseExperts(Kernel):
@@ -16,14 +16,18 @@ class TorchDenseExperts(Kernel):
     implements = "experts"
     functions = ("dense_experts",)
 
-    def refuses(self, op: Op, operands: tuple[TensorType, ...], target: Target) -> str | None:
+    def refuses(
+        self, op: ExpertsOp, operands: tuple[TensorType, ...], target: Target
+    ) -> str | None:
         return _refusal(target)
 
-    def cost(self, op: Op, operands: tuple[TensorType, ...], sizes: Sizes, target: Target) -> Cost:
+    def cost(
+        self, op: ExpertsOp, operands: tuple[TensorType, ...], sizes: Sizes, target: Target
+    ) -> Cost:
         return _cost(op, operands, sizes)
 
     def call(self, op: Experts, *operands: Code, phases: tuple[str, ...]) -> Code:
-        return call("dense_experts", *operands, activation=op.activation)
+        return expert_call("dense_experts", op, operands)
 
 
 class TorchDenseFusedExperts(Kernel):
@@ -31,14 +35,18 @@ class TorchDenseFusedExperts(Kernel):
     implements = "fused_experts"
     functions = ("dense_fused_experts",)
 
-    def refuses(self, op: Op, operands: tuple[TensorType, ...], target: Target) -> str | None:
+    def refuses(
+        self, op: ExpertsOp, operands: tuple[TensorType, ...], target: Target
+    ) -> str | None:
         return _refusal(target)
 
-    def cost(self, op: Op, operands: tuple[TensorType, ...], sizes: Sizes, target: Target) -> Cost:
+    def cost(
+        self, op: ExpertsOp, operands: tuple[TensorType, ...], sizes: Sizes, target: Target
+    ) -> Cost:
         return _cost(op, operands, sizes)
 
     def call(self, op: FusedExperts, *operands: Code, phases: tuple[str, ...]) -> Code:
-        return call("dense_fused_experts", *operands, activation=op.activation)
+        return expert_call("dense_fused_experts", op, operands)
 
 
 def _refusal(target: Target) -> str | None:
@@ -47,8 +55,8 @@ def _refusal(target: Target) -> str | None:
     return None
 
 
-def _cost(op: Op, operands: tuple[TensorType, ...], sizes: Sizes) -> Cost:
+def _cost(op: ExpertsOp, operands: tuple[TensorType, ...], sizes: Sizes) -> Cost:
     """Three products for every expert and token; all weights are read."""
-    flops = 2 * 3 * sizes.rows * sizes.count(operands[-1])  # down [E, D, F]
+    flops = 2 * 3 * sizes.rows * sizes.count(op.down(operands))
     moved = (*operands, *op.types(*operands))
     return Cost(flops=flops, bytes=sum(map(sizes.bytes, moved)), launches=1)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 from ...compiler.ir.cost import Cost, Sizes
 from ...compiler.ir.types import BYTES, TensorType
 from ...compiler.machine.target import Target
-from ...compiler.ops.moe import Experts, FusedExperts
+from ...compiler.ops.experts import Experts, ExpertsOp, FusedExperts
 from ...compiler.schedule.code import Code, call
 from ...compiler.schedule.kernel import Kernel
 
@@ -24,7 +25,7 @@ class TorchExperts(Kernel):
         return _cost(op, operands, sizes)
 
     def call(self, op: Experts, *operands: Code, phases: tuple[str, ...]) -> Code:
-        return call("experts", *operands, activation=op.activation)
+        return expert_call("experts", op, operands)
 
 
 class TorchFusedExperts(Kernel):
@@ -39,7 +40,17 @@ class TorchFusedExperts(Kernel):
         return _cost(op, operands, sizes)
 
     def call(self, op: FusedExperts, *operands: Code, phases: tuple[str, ...]) -> Code:
-        return call("fused_experts", *operands, activation=op.activation)
+        return expert_call("fused_experts", op, operands)
+
+
+def expert_call(function: str, op: ExpertsOp, operands: tuple[Code, ...]) -> Code:
+    """The call of a function of experts, with what is not its default."""
+    given = {"alpha": op.alpha, "clamp": op.clamp, "up_offset": op.up_offset}
+    usual = {field.name: field.default for field in fields(op)}
+    rules = {name: value for name, value in given.items() if value != usual[name]}
+    names = op.operand_names()[3 + op.matrices :]
+    biases = dict(zip(names, operands[3 + op.matrices :], strict=False))
+    return call(function, *operands[: 3 + op.matrices], activation=op.activation, **rules, **biases)
 
 
 def _refusal(target: Target) -> str | None:
@@ -50,8 +61,8 @@ def _refusal(target: Target) -> str | None:
 
 def _cost(op: Any, operands: tuple[TensorType, ...], sizes: Sizes) -> Cost:
     """What the steps take that PyTorch computes one by one, for each of the ways in `_mix`."""
-    x, index, *_, down = operands
-    experts, width, inner = (axis.size for axis in down.row)
+    x, index, *_ = operands
+    experts, width, inner = (axis.size for axis in op.down(operands).row)
     choices, item = sizes.count(index), BYTES[x.dtype]
     stored = 3 * experts * width * inner * item
     # Gathered, projected, activated, gated, projected, weighted and added, each to memory and back.

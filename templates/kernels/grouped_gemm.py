@@ -12,7 +12,7 @@ from typing import Any
 from ...compiler.ir.cost import Cost, Sizes
 from ...compiler.ir.types import BYTES, TensorType
 from ...compiler.machine.target import Target
-from ...compiler.ops.moe import FusedExperts
+from ...compiler.ops.experts import FusedExperts
 from ...compiler.schedule.code import Code, as_code, call
 from ...compiler.schedule.kernel import Config, Kernel, Use
 from ...compiler.schedule.tiles import power_of_2, unable
@@ -37,6 +37,10 @@ class TritonGroupedGemm(Kernel):
     ) -> str | None:
         if reason := unable(operands, target):
             return reason
+        if len(operands) > 3 + op.matrices:
+            return "it adds no biases to the experts' products"
+        if not op.plain:
+            return "between an expert's products it computes activation(gate) * up and no more"
         if op.activation not in activations("y"):
             return f"it has no text for the activation {op.activation}"
         _, width, inner, _ = _sizes(operands)

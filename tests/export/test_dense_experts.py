@@ -13,7 +13,7 @@ import pytest
 import torch
 from archsmith.compiler.driver import Compiler
 from archsmith.compiler.ops.elementwise import ACTIVATIONS
-from archsmith.compiler.ops.moe import Experts, FusedExperts
+from archsmith.compiler.ops.experts import Experts, FusedExperts
 from package.tiny import EXAMPLES
 from torch import nn
 

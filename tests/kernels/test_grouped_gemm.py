@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from archsmith.compiler.ir.cost import Sizes
 from archsmith.compiler.ir.dims import Dim
-from archsmith.compiler.ops.moe import FusedExperts
+from archsmith.compiler.ops.experts import FusedExperts
 from kernels.checks import Edit, Results, differ, holds, interpreted
 
 # Of sums in float32 in another order, and of a hidden row and a result in the stored dtype.

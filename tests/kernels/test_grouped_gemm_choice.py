@@ -12,7 +12,7 @@ from archsmith.compiler.driver import Compiler
 from archsmith.compiler.ir.cost import Sizes
 from archsmith.compiler.ir.dims import Dim
 from archsmith.compiler.ir.types import TensorType
-from archsmith.compiler.ops.moe import FusedExperts
+from archsmith.compiler.ops.experts import FusedExperts
 from archsmith.compiler.plugins import Registry
 from archsmith.compiler.schedule.select import Plan
 from kernels.checks import emitted

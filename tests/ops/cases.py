@@ -24,8 +24,9 @@ from archsmith.compiler.ops.elementwise import (
     Widen,
     Zeros,
 )
+from archsmith.compiler.ops.experts import Experts, FusedExperts
 from archsmith.compiler.ops.linear import Einsum, Embed
-from archsmith.compiler.ops.moe import SCORES, Experts, FusedExperts, Route, Router
+from archsmith.compiler.ops.moe import SCORES, Route, Router
 from archsmith.compiler.ops.norm import AddRmsNorm, LayerNorm, RmsNorm
 from archsmith.compiler.ops.position import Rope, Rotations
 from archsmith.compiler.ops.shape import Concat, Expand, Flatten, Split, Unbind, Unflatten
@@ -136,6 +137,15 @@ CASES = (
     case(Experts("silu"), *EXPERTS, *TABLES),
     case(Experts("relu", always=Dim(2, 1)), *EXPERTS, *TABLES),
     case(FusedExperts("gelu"), *EXPERTS, "float32[6~4, 2, 14~5, 12~4]", TABLES[2]),
+    case(
+        Experts("silu", alpha=1.7, clamp=0.5, up_offset=1.0),
+        *(*EXPERTS, *TABLES, "float32[6~4, 14~5]", "float32[6~4, 14~5]", "float32[6~4, 12~4]"),
+    ),
+    case(
+        FusedExperts("gelu", Dim(2, 1), alpha=0.5, clamp=1.5),
+        *(*EXPERTS, "float32[6~4, 2, 14~5, 12~4]", TABLES[2]),
+        *("float32[6~4, 2, 14~5]", "float32[6~4, 12~4]"),
+    ),
 )
 
 

@@ -14,8 +14,9 @@ from archsmith.compiler.ir.op import Op
 from archsmith.compiler.ir.types import TensorType
 from archsmith.compiler.ops.attention import Attend, Cached
 from archsmith.compiler.ops.elementwise import Add, Zeros
+from archsmith.compiler.ops.experts import Experts, FusedExperts
 from archsmith.compiler.ops.linear import Einsum, Embed
-from archsmith.compiler.ops.moe import Experts, FusedExperts, Router
+from archsmith.compiler.ops.moe import Router
 from archsmith.compiler.ops.norm import RmsNorm
 from archsmith.compiler.ops.shape import Concat, Expand, Flatten, Split, Unflatten
 

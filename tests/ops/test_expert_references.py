@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from archsmith.compiler.ir.dims import Dim
 from archsmith.compiler.ir.op import Op
 from archsmith.compiler.ops.elementwise import ACTIVATIONS
-from archsmith.compiler.ops.moe import Experts, FusedExperts, Route, Router
+from archsmith.compiler.ops.experts import Experts, FusedExperts
+from archsmith.compiler.ops.moe import Route, Router
 from ops.arrays import THEIRS, normal, same, tensor
 
 SCORES = {
@@ -120,3 +121,32 @@ def test_experts(activation: str) -> None:
     same(Experts(activation).reference(x, index, weight, gate, up, down), wanted)
     gate_up = np.stack([gate, up], axis=1)
     same(FusedExperts(activation).reference(x, index, weight, gate_up, down), wanted)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_experts_with_biases_a_clamp_and_an_offset(fused: bool) -> None:
+    """Row by row, as arXiv:2508.10925 has its experts: g = min(gate, c), u = clip(up, -c, c),
+    y = W (g sigmoid(1.7 g) (u + 1)) + b."""
+    x, weight, index = (
+        normal(1, 2, 3, 12),
+        normal(2, 2, 3, 2),
+        np.array([[[2, 0]] * 3, [[3, 1]] * 3]),
+    )
+    gate, up, down = normal(4, 4, 7, 12), normal(5, 4, 7, 12), normal(6, 4, 12, 7)
+    biases = normal(7, 4, 7), normal(8, 4, 7), normal(9, 4, 12)
+    rules = {"activation": "silu", "alpha": 1.7, "clamp": 0.8, "up_offset": 1.0}
+    if fused:
+        both = (np.stack(biases[:2], 1), biases[2])
+        found = FusedExperts(**rules).reference(
+            x, index, weight, np.stack((gate, up), 1), down, *both
+        )
+    else:
+        found = Experts(**rules).reference(x, index, weight, gate, up, down, *biases)
+    wanted = np.zeros_like(x)
+    for b, t, k in np.ndindex(index.shape):
+        e = index[b, t, k]
+        g = tensor(gate[e] @ x[b, t] + biases[0][e]).clamp(max=0.8)
+        u = tensor(up[e] @ x[b, t] + biases[1][e]).clamp(-0.8, 0.8)
+        middle = (g * torch.sigmoid(1.7 * g) * (u + 1)).numpy()
+        wanted[b, t] += weight[b, t, k] * (down[e] @ middle + biases[2][e])
+    same(found, wanted)

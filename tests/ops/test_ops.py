@@ -15,8 +15,9 @@ from archsmith.compiler.ir.op import Op
 from archsmith.compiler.ir.types import TensorType
 from archsmith.compiler.ops.attention import Attend
 from archsmith.compiler.ops.elementwise import ACTIVATIONS, Activation, Clamp
+from archsmith.compiler.ops.experts import Experts, FusedExperts
 from archsmith.compiler.ops.linear import Einsum
-from archsmith.compiler.ops.moe import SCORES, Experts, FusedExperts, Route, Router
+from archsmith.compiler.ops.moe import SCORES, Route, Router
 from archsmith.compiler.ops.position import Rotations
 from archsmith.compiler.ops.shape import Concat, Expand, Flatten, Split, Unbind, Unflatten
 from archsmith.compiler.plugins import Registry
