@@ -89,7 +89,9 @@ class Compiler:
         family = self._family(spec)
         tensors = family.tensors if family else {}
         droppable = family.droppable if family else ()
-        return assemble(spec, self.registry.ops, tensors, droppable)
+        joined = family.joined if family else {}
+        packed = family.packed if family else {}
+        return assemble(spec, self.registry.ops, tensors, droppable, joined, packed)
 
     def runner(self, numeric: bool) -> Runner:
         """What runs passes, and proves them by numbers or by structure alone."""

@@ -9,7 +9,7 @@ from ..compiler.errors import GraphError
 from ..compiler.ir.dims import TWO, Dim
 from ..compiler.ir.graph import Graph, Node, Value
 from ..compiler.ir.moves import flattened, joined, sliced, swapped, unflattened
-from ..compiler.ir.packed import stacked
+from ..compiler.ir.stacked import stacked
 from ..compiler.ir.weights import Concat, Each, Program, Unflatten
 from ..compiler.ops.elementwise import Activation, Add, GatedActivation, Mul, Scale, SigmoidGate
 from ..compiler.ops.experts import Experts, FusedExperts
@@ -78,6 +78,10 @@ def _folded(rewriter: Rewriter, node: Node, op: Experts | FusedExperts) -> Node:
     """The node of the experts and of what is added to them; raises `Alone` where nothing fits."""
     graph = rewriter.graph
     x, _, _, *weights = graph.operands(node)
+    if len(weights) > op.matrices:
+        raise Alone("its experts have biases, of which the weights of tokens make shares")
+    if not op.plain:
+        raise Alone("its experts clamp or shift what they multiply, or have a steeper activation")
     value, end, factor = node.results[0], _reader(graph, node.results[0]), 1.0
     if isinstance(end.op, Scale):
         factor = end.op.factor

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..compiler.ir.graph import Graph, Node, Value
-from ..compiler.ops.elementwise import Widen
+from ..compiler.ops.elementwise import Add, Widen
 from ..compiler.ops.linear import Einsum
 from ..compiler.ops.moe import Route
 from ..compiler.rewrite.passes import StepwisePass
@@ -47,6 +47,8 @@ def _factors(graph: Graph, node: Node) -> tuple[Value, Value] | str:
     if logits in graph.outputs or len(graph.users(logits)) > 1:
         return f"%{logits.name} is read elsewhere too"
     product = graph.node(logits)
+    if isinstance(product.op, Add):
+        return f"%{logits.name} is a sum: `router` adds no bias to the logits that it makes"
     if not isinstance(product.op, Einsum) or not product.op.projects:
         return f"%{logits.name} is no product with a router's weight"
     x, weight = (_narrow(graph, value) for value in graph.operands(product))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..compiler.ir.packed import stacked
+from ..compiler.ir.stacked import stacked
 from ..compiler.ir.weights import Each
 from ..compiler.rewrite.passes import Pass
 from ..compiler.rewrite.rewriter import Rewriter

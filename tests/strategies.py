@@ -10,6 +10,7 @@ from archsmith.compiler.components.building.assemble import assemble
 from archsmith.compiler.ir.model import Model
 from archsmith.compiler.plugins import Registry
 from archsmith.compiler.spec.load import from_tree
+from archsmith.compiler.spec.packed import Packed
 from archsmith.compiler.spec.schema import Spec
 from growth import Growth
 from hypothesis import strategies as st
@@ -19,7 +20,18 @@ Tree = dict[str, Any]
 DTYPES = ("bfloat16", "float16", "float32", "float64")
 ACTIVATIONS = ("silu", "gelu", "gelu_tanh", "relu")
 FACTOR = st.sampled_from([0.5, 1.25, 3.0])
+GATE: st.SearchStrategy[Tree] = st.just({}) | st.fixed_dictionaries(
+    {}, optional={"clamp": FACTOR, "alpha": FACTOR, "up_offset": st.sampled_from([0.5, 1.0])}
+)
 FLAG = st.booleans()
+EXPERTS = "model.layers.{layer}.mlp.experts"
+PACKED = {
+    f"{EXPERTS}.{{expert}}.gate_proj.weight": Packed(f"{EXPERTS}.gate_up", True, every=2),
+    f"{EXPERTS}.{{expert}}.up_proj.weight": Packed(f"{EXPERTS}.gate_up", True, every=2, first=1),
+    f"{EXPERTS}.{{expert}}.down_proj.weight": Packed(f"{EXPERTS}.down"),
+    f"{EXPERTS}.{{expert}}.gate_proj.bias": Packed(f"{EXPERTS}.biases", every=2, first=1),
+    f"{EXPERTS}.{{expert}}.up_proj.bias": Packed(f"{EXPERTS}.biases", every=2),
+}
 
 
 @st.composite
@@ -73,8 +85,14 @@ def specs(registry: Registry) -> st.SearchStrategy[Spec]:
 
 
 def assembled(registry: Registry, largest: int = 20_000) -> st.SearchStrategy[Model]:
-    """The models of random specs; none whose `largest` parameter at probe sizes takes long."""
-    built = specs(registry).map(lambda spec: assemble(spec, registry.ops))
+    """The models of random specs; none whose `largest` parameter at probe sizes takes long.
+
+    Some are of checkpoints that pack experts, each in another way.
+    """
+    packed = st.sampled_from([{}, PACKED])
+    built = st.builds(
+        lambda spec, packed: assemble(spec, registry.ops, packed=packed), specs(registry), packed
+    )
     return built.filter(lambda model: max(_probes(model)) <= largest)
 
 
@@ -145,7 +163,7 @@ def _swiglu(draw: st.DrawFn) -> Tree:
             "width": draw(st.integers(1, 4000)),
             "activation": draw(st.sampled_from(ACTIVATIONS)),
             "bias": draw(st.booleans()),
-            "clamp": draw(st.none() | FACTOR),
+            **draw(GATE),
         }
     )
 
@@ -156,6 +174,7 @@ def _moe(draw: st.DrawFn) -> Tree:
     top_groups = draw(st.integers(1, groups))
     router = {
         "score": draw(st.sampled_from(["softmax", "sigmoid", "sqrtsoftplus"])),
+        "bias": draw(st.booleans()),
         "selection_bias": draw(st.booleans()),
         "groups": groups,
         "top_groups": top_groups,
@@ -173,6 +192,8 @@ def _moe(draw: st.DrawFn) -> Tree:
         "top_k": draw(st.integers(1, top_groups * each)),
         "width": draw(st.integers(1, 700)),
         "activation": draw(st.sampled_from(ACTIVATIONS)),
+        "bias": draw(st.sampled_from([False, False, True])),
+        **draw(GATE),
         **shared,
         "shared_gate": bool(shared) and draw(st.booleans()),
         "router": router,

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from ..ir.dims import ONE
-from ..spec.fields import Count, Positive, Size, mistake
+from ..spec.fields import Amount, Count, Positive, Size, mistake
 from ..spec.relations import AtMost, Multiple, Small, When
 from ..spec.schema import Fields
 from .component import Activation, Component
+from .swiglu import gated
 
 if TYPE_CHECKING:
     from ..ir.graph import Value
@@ -23,6 +24,7 @@ class Router(Fields):
     score: Literal["softmax", "sigmoid", "sqrtsoftplus"] = Field(
         description="the function from logits to scores"
     )
+    bias: bool = Field(False, description="whether logits have a bias")
     selection_bias: bool = Field(
         False, description="whether a learned bias takes part in the choice, not in the weights"
     )
@@ -61,6 +63,14 @@ class Moe(Component):
     top_k: Size = Field(description="how many experts each token uses")
     width: Size = Field(description="the width of an expert's hidden layer")
     activation: Activation = Field("silu", description="the nonlinearity of the gate")
+    bias: bool = Field(False, description="whether an expert's three projections have a bias")
+    clamp: Positive | None = Field(
+        None, description="the bound of the gate from above and of the other factor on both sides"
+    )
+    alpha: Positive = Field(
+        1.0, description="the steepness of an activation a, as a(alpha * x) / alpha"
+    )
+    up_offset: Amount = Field(0.0, description="what is added to the other factor")
     shared: Count = Field(
         0, description="the width of what every token uses, in widths of an expert"
     )
@@ -74,13 +84,20 @@ class Moe(Component):
 
     tensors = {
         "router": "mlp.gate.weight",
+        "logit_bias": "mlp.gate.bias",
         "router_bias": "mlp.gate.e_score_correction_bias",
         "experts.gate": "mlp.experts.{expert}.gate_proj.weight",
         "experts.up": "mlp.experts.{expert}.up_proj.weight",
         "experts.down": "mlp.experts.{expert}.down_proj.weight",
+        "experts.gate_bias": "mlp.experts.{expert}.gate_proj.bias",
+        "experts.up_bias": "mlp.experts.{expert}.up_proj.bias",
+        "experts.down_bias": "mlp.experts.{expert}.down_proj.bias",
         "shared.gate": "mlp.shared_experts.gate_proj.weight",
         "shared.up": "mlp.shared_experts.up_proj.weight",
         "shared.down": "mlp.shared_experts.down_proj.weight",
+        "shared.gate_bias": "mlp.shared_experts.gate_proj.bias",
+        "shared.up_bias": "mlp.shared_experts.up_proj.bias",
+        "shared.down_bias": "mlp.shared_experts.down_proj.bias",
         "shared_gate": "mlp.shared_expert_gate.weight",
     }
 
@@ -101,8 +118,19 @@ class Moe(Component):
         gate = site.weight("experts.gate", width, hidden, each=each)
         up = site.weight("experts.up", width, hidden, each=each)
         down = site.weight("experts.down", hidden, width, each=each)
+        biases = []
+        if self.bias:
+            widths = {"gate": width, "up": width, "down": hidden}
+            biases = [
+                site.weight(f"experts.{n}_bias", size, each=each) for n, size in widths.items()
+            ]
         routed: Value = site.op.experts(
-            x, index, weight, gate, up, down, activation=self.activation, name="routed"
+            *(x, index, weight, gate, up, down, *biases),
+            activation=self.activation,
+            alpha=self.alpha,
+            clamp=self.clamp,
+            up_offset=self.up_offset,
+            name="routed",
         )
         if not self.shared and self.shared_width is None:
             return routed
@@ -113,21 +141,25 @@ class Moe(Component):
         """What every token uses, maybe a share of it."""
         given = self.shared_width is not None
         wide = site.dim("shared_width") if given else site.dim("width") * site.dim("shared")
-        lifted = site.op.activation(site.linear(x, "shared.gate", wide), function=self.activation)
-        lifted = site.op.mul(lifted, site.linear(x, "shared.up", wide))
-        shared = site.linear(lifted, "shared.down", site.hidden)
+        gate = site.linear(x, "shared.gate", wide, bias=self.bias)
+        up = site.linear(x, "shared.up", wide, bias=self.bias)
+        hidden = gated(site, self, gate, up)
+        shared = site.linear(hidden, "shared.down", site.hidden, bias=self.bias)
         if not self.shared_gate:
             return shared
-        gate = site.linear(x, "shared_gate", ONE)
-        gated: Value = site.op.sigmoid_gate(shared, gate)
-        return gated
+        share: Value = site.op.sigmoid_gate(shared, site.linear(x, "shared_gate", ONE))
+        return share
 
     def _route(self, site: Site, x: Value) -> tuple[Value, Value]:
         """Each token's experts and their weights, chosen in float32 or wider."""
         router = self.router
         table = site.weight("router", site.dim("experts"), site.hidden)
         wide = site.op.widen(x), site.op.widen(table)
-        logits = [site.op.einsum(*wide, equation="btd,ed->bte", name="logits")]
+        product = site.op.einsum(*wide, equation="btd,ed->bte", name="logits")
+        if router.bias:
+            bias = site.op.widen(site.weight("logit_bias", site.dim("experts")))
+            product = site.op.add(product, bias, name="logits")
+        logits = [product]
         if router.selection_bias:
             logits.append(site.weight("router_bias", site.dim("experts"), wide=True))
         return site.op.route(  # type: ignore[no-any-return]

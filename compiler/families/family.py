@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any, ClassVar
 
 from ..spec.diagnostics import Diagnostic, SpecError, accepted
+from ..spec.packed import Packed
 from ..spec.relations import Relation
 from ..spec.schema import Spec
 from ..spec.source import Source
@@ -30,6 +32,8 @@ class Family:
     derived    fields that must be null or the sum of the fields named
     relations  what must hold between sizes, by the configuration's names
     tensors    role -> tensor name, with `{layer}` and `{expert}`
+    joined     tensor -> the tensors whose rows stand in it in its checkpoints, in this order
+    packed     tensor, with `{expert}` -> where its checkpoints pack it for all experts
     droppable  patterns (fnmatch) of tensors that may be there unused; `{layers}` is their number
     """
 
@@ -43,6 +47,8 @@ class Family:
     derived: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     relations: ClassVar[tuple[Relation, ...]] = ()
     tensors: ClassVar[Mapping[str, str]]
+    joined: ClassVar[Mapping[str, Sequence[str]]] = {}
+    packed: ClassVar[Mapping[str, Packed]] = {}
     droppable: ClassVar[tuple[str, ...]] = ()
 
     def layers(self, values: Mapping[str, Any]) -> Sequence[str]:
@@ -77,7 +83,10 @@ class Family:
         reading.names(self.known())
         reading.common(self.fixed, self.derived)
         reading.values([LAYERS, *TOP.values(), *HEAD.values(), *self.schedule])
-        layers = self.layers(reading.found) if reading.has(LAYERS, *self.schedule) else []
+        layers: Sequence[str] = []
+        if reading.has(LAYERS, *self.schedule):
+            layers = self.layers(reading.found)
+            reading.layers(reading.found[LAYERS.name], self.schedule)
         blocks = {name: self.blocks[name] for name in self.blocks if name in set(layers)}
         parts = {name: self.parts[name] for name in self._used(blocks)}
         fields = list(self.choices)
@@ -128,7 +137,7 @@ class Family:
     def meaning(self, tree: Mapping[str, Any] | Spec) -> dict[str, Any]:
         """Return the described fields that a checkpoint's tensors do not show by themselves."""
         visible = {"model_type", "dtype", "max_position_embeddings"}
-        visible |= {field.name for field in self.schedule}
+        visible |= {field.name for field in self.schedule if field.type != "kinds"}
         return {name: x for name, x in self.describe(tree).items() if name not in visible}
 
     def defaults(self, described: Mapping[str, Any]) -> dict[str, Any]:
@@ -176,9 +185,15 @@ class Family:
 
     def _layers_of(self, tree: Mapping[str, Any]) -> list[str]:
         """Return the block of each layer by the family's names; an unlike block keeps its own."""
-        mine = {_kinds(steps, self.parts): name for name, steps in self.blocks.items()}
+        alike = Counter(_kinds(steps, self.parts) for steps in self.blocks.values())
+
+        def form(steps: Sequence[Mapping[str, Any]], parts: Mapping[str, Any]) -> tuple[Any, ...]:
+            kinds = _kinds(steps, parts)
+            return (kinds, _windows(steps, parts)) if alike[kinds] > 1 else (kinds,)
+
+        mine = {form(steps, self.parts): name for name, steps in self.blocks.items()}
         names = {
-            name: mine.get(_kinds(steps, tree["parts"]), f"({name})")
+            name: mine.get(form(steps, tree["parts"]), f"({name})")
             for name, steps in tree["blocks"].items()
         }
         layers = []
@@ -193,6 +208,9 @@ class Family:
             value = getattr(field, what)
             if name not in described or isinstance(value, Mark):
                 continue
+            if field.type == "kinds" and value is None:
+                layers = self.layers({**described, name: None})
+                value = self.schedule_of(layers)[name]
             if isinstance(value, Same):
                 value = described[value.of]
             elif isinstance(value, Ratio):
@@ -224,12 +242,23 @@ def _counterpart(name: str, kind: str, tree: Mapping[str, Any]) -> Mapping[str, 
 
 def _kinds(steps: Sequence[Mapping[str, Any]], parts: Mapping[str, Any]) -> tuple[Any, ...]:
     """Return what a block is, whatever its parts are called."""
-    named = [
+    named = _named(steps)
+    return tuple((key, *(parts[name]["kind"] for name in names)) for key, names in named)
+
+
+def _windows(steps: Sequence[Mapping[str, Any]], parts: Mapping[str, Any]) -> tuple[bool, ...]:
+    """Return which parts of a block have a window."""
+    return tuple("window" in parts[name] for _, names in _named(steps) for name in names)
+
+
+def _named(steps: Sequence[Mapping[str, Any]]) -> list[tuple[str, Sequence[str]]]:
+    """Return the parts that each key of a block's steps names."""
+    return [
         (key, [names] if isinstance(names, str) else names)
         for step in steps
         for key, names in step.items()
+        if key != "scale"
     ]
-    return tuple((key, *(parts[name]["kind"] for name in names)) for key, names in named)
 
 
 def _merge_parts(tree: Tree) -> None:

@@ -40,7 +40,8 @@ class Field:
     """A configuration's field and the value of the spec that it stands for.
 
     type     `size` (an int, at least 1), `count` (at least 0), `number` (finite, above 0),
-             `flag`, `word` (one of `words`), `layers` (a list of layer numbers)
+             `flag`, `word` (one of `words`), `layers` (a list of layer numbers),
+             `kinds` (a list of `words`, one for each layer)
     default  what Hugging Face's configuration class takes when the field is absent
     null     what an explicit null means to it
     unless   the component's own default: the spec leaves the value out when it is this
@@ -58,6 +59,11 @@ class Field:
 
     def refusal(self, value: object) -> str | None:
         """Why `value` cannot stand in this field, as what it must be instead."""
+        if self.type == "kinds":
+            listed = isinstance(value, list) and all(
+                isinstance(item, str) and item in self.words for item in value
+            )
+            return None if listed else "a list of " + ", ".join(map(quoted, self.words))
         if self.words:
             accepted = isinstance(value, (str, bool)) and value in self.words
             return None if accepted else "one of " + ", ".join(map(quoted, self.words))

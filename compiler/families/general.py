@@ -16,6 +16,10 @@ ACTIVATIONS: Mapping[str | bool, object] = {
     "relu": "relu",
 }
 ACTIVATION = Field("hidden_act", "word", default="silu", unless="silu", words=ACTIVATIONS)
+SLIDING, FULL = "sliding_attention", "full_attention"
+LAYER_TYPES = Field(
+    "layer_types", "kinds", default=None, null=None, words={SLIDING: SLIDING, FULL: FULL}
+)
 LAYERS = Field("num_hidden_layers", most=100_000)
 TOP: Mapping[str, Field] = {
     "dtype": Field(

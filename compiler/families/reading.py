@@ -82,7 +82,7 @@ class Reading:
             self._follow(name, source)
 
     def rope(self, item: rope.RopeField) -> None:
-        normal, problems = rope.normalize(self.fields, item.theta)
+        normal, problems = rope.normalize(self.fields, item.theta, item.otherwise)
         for found in problems:
             self.problem(found.path, found.code, found.message, found.help)
         self.found["rope_parameters"] = normal
@@ -104,6 +104,14 @@ class Reading:
             if broken and relation.field not in wrong:
                 self.problem((relation.field,), "E0308", *broken)
                 wrong.add(relation.field)
+
+    def layers(self, count: int, schedule: Iterable[Field]) -> None:
+        """Check that what is listed layer by layer is so for each of `count`."""
+        for field in schedule:
+            value = self.found.get(field.name)
+            if field.type == "kinds" and value is not None and len(value) != count:
+                message = f"{field.name} lists {len(value)} layers, there are {count}"
+                self.problem((field.name,), "E0308", message)
 
     def _stored(self, given: object) -> None:
         """Check how the weights beside this configuration are stored: what packages can load."""

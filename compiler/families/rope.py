@@ -42,10 +42,12 @@ class RopeField:
 
     theta        Hugging Face's default for the family
     interleaved  true, false, or the field that says so
+    otherwise    what a configuration means that has neither of the two forms
     """
 
     theta: float = 10000.0
     interleaved: bool | Field = False
+    otherwise: Mapping[str, object] | None = None
 
 
 @dataclass(frozen=True)
@@ -59,13 +61,14 @@ class Problem:
 
 
 def normalize(
-    config: Mapping[str, object], theta: float
+    config: Mapping[str, object], theta: float, otherwise: Mapping[str, object] | None = None
 ) -> tuple[dict[str, object], list[Problem]]:
     """Return a configuration's rotary embedding in one form, every field explicit, and mistakes.
 
     The form is that of `rope_parameters`: rope_theta, rope_type, and the fields of that type.
     """
     place, given, problems = _given(config)
+    given = given or otherwise or {}
     names = [name for name in ("rope_type", "type") if given.get(name) is not None]
     kind = given[names[0]] if names else "default"
     if len(names) == 2 and given["type"] != kind:

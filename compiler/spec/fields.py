@@ -147,6 +147,8 @@ Count = Annotated[int, Field(ge=0, le=MAX_SIZE), SizeMark()]
 """A size that may be zero."""
 Positive = Annotated[float, Field(gt=0)]
 """A finite number above zero."""
+Amount = Annotated[float, Field(ge=0)]
+"""A finite number, zero or more."""
 
 _WORD = WithJsonSchema({"type": "string", "pattern": f"^{NAME.pattern}$"})
 Name = Annotated[str, AfterValidator(_name), _WORD]

@@ -11,7 +11,10 @@ from ...ir.op import Op
 from ...ir.types import TensorType
 from ...ir.weights import Ref
 from ...spec.fields import identifier
+from ...spec.packed import Packed
 from ...spec.schema import Spec, Step
+from .joined import Joined, join
+from .packed import unpack
 from .probes import Probes
 from .site import Building, Site
 
@@ -30,12 +33,16 @@ def assemble(
     ops: Mapping[str, type[Op]],
     tensors: Mapping[str, str] | None = None,
     droppable: Sequence[str] = (),
+    joined: Joined | None = None,
+    packed: Mapping[str, Packed] | None = None,
 ) -> Model:
     """Build the graph of a spec; `tensors` are a family's names for roles, before the default."""
     building = Building(spec, ops, Probes.of(spec), {**ROLES, **(tensors or {})})
     blocks = {EMBED: _embed(building)}
     for name, steps in spec.blocks.items():
         blocks[identifier(name)] = _block(building, identifier(name), steps)
+        join(blocks[identifier(name)], joined or {})
+        unpack(blocks[identifier(name)], packed or {})
     blocks[HEAD] = _head(building)
     runs = tuple((identifier(name), count) for name, count in spec.schedule)
     used = {name for name, _ in runs} | {EMBED, HEAD}
