@@ -12,6 +12,7 @@ from archsmith.compiler.ir.dims import ONE, TWO, Dim
 from archsmith.compiler.ir.graph import Graph, Value
 from archsmith.compiler.ir.model import EMBED, HEAD, PHASES, Block, Model, Param, verify
 from archsmith.compiler.ir.op import Op
+from archsmith.compiler.ir.pick import Pick
 from archsmith.compiler.ir.types import TensorType
 from archsmith.compiler.ir.weights import (
     Concat,
@@ -126,7 +127,10 @@ class Growth(ExpertSteps):
         name = self.graph.fresh(stem, self.block.params)
         tensor = f"model.layers.{{layer}}.{self.block.name}.{name}.weight"
         if experts:
-            body = self._program(tensor.replace("weight", "{expert}.weight"), shape[1:])
+            if self.draw(st.booleans()):
+                body: Program = Pick(self._program(tensor, shape), "expert")
+            else:
+                body = self._program(tensor.replace("weight", "{expert}.weight"), shape[1:])
             family = self.draw(st.sampled_from([Each, Stack]))
             program: Program = family(body, "expert", shape[0])
         else:
@@ -182,8 +186,9 @@ class Growth(ExpertSteps):
         return self.op.clamp(self.x, low=low, high=high)
 
     def layer_norm(self) -> Value:
-        weights = [self.param("norm", (HIDDEN,)), self.param("norm_bias", (HIDDEN,))]
-        return self.op.layer_norm(self.x, *weights[: self.draw(st.integers(0, 2))], eps=1e-5)
+        stems = ("norm", "norm_bias")[: self.draw(st.integers(0, 2))]
+        weights = [self.param(stem, (HIDDEN,)) for stem in stems]
+        return self.op.layer_norm(self.x, *weights, eps=1e-5)
 
     def sigmoid_gate(self) -> Value:
         """What passes of the stream is for each token to say, of all values or of each."""

@@ -34,13 +34,17 @@ class ExpertSteps:
         gate = self.param("gate", (EXPERTS, INNER, self._hidden), experts=True)
         up = self.param("up", (EXPERTS, INNER, self._hidden), experts=True)
         down = self.param("down", (EXPERTS, self._hidden, INNER), experts=True)
-        return self.op.experts(self.x, index, weight, gate, up, down, activation="silu")
+        biases = self._biases(gate=(INNER,), up=(INNER,), down=(self._hidden,))
+        operands = (self.x, index, weight, gate, up, down, *biases)
+        return self.op.experts(*operands, activation="silu", **self._rules())
 
     def fused_experts(self) -> Value:
         index, weight = self._routed()
         gate_up = self.param("gate_up", (EXPERTS, TWO, INNER, self._hidden), experts=True)
         down = self.param("down", (EXPERTS, self._hidden, INNER), experts=True)
-        return self.op.fused_experts(self.x, index, weight, gate_up, down, activation="gelu")
+        biases = self._biases(gate_up=(TWO, INNER), down=(self._hidden,))
+        operands = (self.x, index, weight, gate_up, down, *biases)
+        return self.op.fused_experts(*operands, activation="gelu", **self._rules())
 
     def shared_experts(self) -> Value:
         """Experts, and beside them what every token uses."""
@@ -58,6 +62,20 @@ class ExpertSteps:
         down = self.param("wide_down", (self._hidden, width))
         shared = self.op.einsum(self.op.mul(gate, up), down, equation="btf,df->btd")
         return self.op.add(*((routed, shared) if self.draw(st.booleans()) else (shared, routed)))
+
+    def _biases(self, **shapes: Shape) -> list[Value]:
+        """Those of all of an expert's products, in some models."""
+        if self.draw(st.sampled_from([False, False, True])):
+            return [
+                self.param(f"{stem}_bias", (EXPERTS, *shape), experts=True)
+                for stem, shape in shapes.items()
+            ]
+        return []
+
+    def _rules(self) -> dict[str, float]:
+        """How gate and up are multiplied, in some models otherwise than by default."""
+        other = {"alpha": 1.7, "clamp": 0.6, "up_offset": 1.0}
+        return self.draw(st.sampled_from([{}, {}, other, {"clamp": 0.8}]))
 
     def _routed(self) -> tuple[Value, Value]:
         table = self.param("router", (EXPERTS, self._hidden))
