@@ -64,7 +64,9 @@ def _fused(rewriter: Rewriter, gate: Value, up: Value) -> Value:
 def _both(gate: Program, up: Program) -> Program:
     """Gate and up, both [E, F, ...], as [E, 2, F, ...]: an expert's where these are told apart."""
     match gate, up:
-        case Indexed(first, index, count), Indexed(second) if type(gate) is type(up):
+        case Indexed(first, index, count), Indexed(second, other) if (
+            type(gate) is type(up) and index == other
+        ):
             rows = joined((first, second), 0)
             return type(gate)(unflattened(rows, 0, (TWO, first.shape[0])), index, count)
         case Concat(firsts, 0), Concat(seconds, 0) if _shapes(firsts) == _shapes(seconds):

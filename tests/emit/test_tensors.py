@@ -16,6 +16,9 @@ from archsmith.compiler.emit.tensors import table
 from archsmith.compiler.errors import GraphError
 from archsmith.compiler.ir.dims import Dim
 from archsmith.compiler.ir.model import Param
+from archsmith.compiler.ir.moves import swapped
+from archsmith.compiler.ir.pick import Pick
+from archsmith.compiler.ir.stacked import stacked
 from archsmith.compiler.ir.weights import (
     Concat,
     Each,
@@ -79,14 +82,14 @@ class Layer:
 
     def check(self) -> None:
         layer = self.empty()
-        for name, view, part in self.held(layer):
+        for name, view, part in list(self.held(layer)):  # all at first, as a package does
             view.copy_(part.of(torch.from_numpy(self.tensors[name])))
         for key, wanted in self.wanted.items():
             found = getattr(layer, key)
             assert torch.equal(torch.stack(found) if isinstance(found, list) else found, wanted)
 
         saved: dict[str, Any] = {}
-        for name, view, part in self.held(layer):
+        for name, view, part in list(self.held(layer)):
             whole = saved.setdefault(name, torch.full(part.shape, torch.nan, dtype=torch.float64))
             part.of(whole).copy_(view)
         assert saved.keys() == self.tensors.keys()
@@ -111,6 +114,9 @@ O = Ref("layers.{layer}.o", (D, H * V))  # noqa: E741
 GATE, UP = (Ref(f"layers.{{layer}}.{{expert}}.{name}", (F, D)) for name in ("gate", "up"))
 FUSED = Unflatten(Concat((GATE, UP), 0), 0, (TWO, F))
 HEADS = Unflatten(KV, 0, (H, K + V))
+PACKED = Pick(Ref("layers.{layer}.gate_up", (E, D, TWO * F)), "expert")
+TURNS = swapped(Unflatten(swapped(PACKED, 0), 0, (F, TWO)), 0)
+"""An expert's [2, F, D] of a tensor with columns of gate and up by turns."""
 
 WORKS = {
     "as it is": Q,
@@ -133,6 +139,14 @@ WORKS = {
     "experts in one matrix": Flatten(Stack(FUSED, "expert", E), 0),
     "experts, transposed in one": Transpose(Stack(FUSED, "expert", E), (1, 3, 0, 2)),
     "experts of a slice": Stack(Slice(GATE, 1, ONE, D - 1), "expert", E),
+    "experts of a packed tensor": Each(PACKED, "expert", E),
+    "experts of columns by turns": Each(TURNS, "expert", E),
+    "experts of every second column": Each(Flatten(Slice(TURNS, 0, ONE, ONE), 0), "expert", E),
+    "experts of columns by turns, in one": stacked(Each(TURNS, "expert", E)),
+    "experts of a packed tensor, and some of their own": Each(
+        Concat((swapped(PACKED, 0), UP), 0), "expert", E
+    ),
+    "experts of a packed tensor, stacked": Stack(swapped(PACKED, 0), "expert", E),
     "a slice": Slice(Q, 0, ONE, H),
     "a slice of heads": Slice(HEADS, 1, ZERO, K),
     "a slice of a slice": Slice(Slice(Q, 0, ONE, H * K - 1), 0, ONE, H),
@@ -198,6 +212,16 @@ def test_experts_are_in_one_loop() -> None:
         '        yield f"{at}.{e}.gate", layer.a[e]',
         '        yield f"{at}.{e}.up", layer.b[e]',
     ]
+
+
+def test_what_is_picked_is_so_by_the_index_of_its_turn() -> None:
+    params = {
+        "down": Param(Each(swapped(PACKED, 0), "expert", E), "float64"),
+        "whole": Param(stacked(Each(swapped(PACKED, 0), "expert", E)), "float64"),
+    }
+    lines = table(params, "layer", "size", 4)
+    assert "Part((6, 7, 4), lambda whole, e=e: whole[e])," in [line.strip() for line in lines]
+    assert lines[-1] == '    yield f"{at}.gate_up", layer.whole.permute(0, 2, 1)'
 
 
 def drawn(seed: int) -> Program:
