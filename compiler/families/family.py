@@ -18,6 +18,8 @@ from .reading import Reading
 from .rope import RopeField, neutral
 from .table import Tree, fields_of, fill, recover, tree_of
 
+LONGEST_CYCLE = 16  # layers after which a schedule may begin anew
+
 
 class Family:
     """One Hugging Face `model_type`. A subclass with a `name` is a plugin; most of it is data.
@@ -105,9 +107,7 @@ class Family:
         values = reading.found
         tree: Tree = {"archsmith": 1, "name": name or self.name.replace("_", "-")}
         tree |= fill(TOP, values)
-        tree["layers"] = [
-            {"repeat": len(list(run)), "block": name} for name, run in groupby(layers)
-        ]
+        tree["layers"] = _schedule(layers)
         tree["blocks"] = {name: [dict(step) for step in steps] for name, steps in blocks.items()}
         tree["parts"] = {name: fill(part, values) for name, part in parts.items()}
         tree |= {"final_norm": "rms", "head": fill(HEAD, values), "checkpoint": self.name}
@@ -227,6 +227,16 @@ def family_of(config: Source, families: Mapping[str, type[Family]]) -> Family:
     message = "the configuration has no model_type" if name is None else "unsupported model_type"
     help = accepted(name, families, "supported are")
     raise SpecError(config, [Diagnostic("E0303", message, config.value(("model_type",)), help)])
+
+
+def _schedule(layers: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the entries of a spec's `layers`: one where blocks alternate, else one a run."""
+    runs = [{"repeat": len(list(run)), "block": name} for name, run in groupby(layers)]
+    for period in range(2, min(len(layers) // 2, LONGEST_CYCLE) + 1):
+        cycle = list(layers[:period])
+        if len(runs) > 2 and all(name == cycle[i % period] for i, name in enumerate(layers)):
+            return [{"repeat": len(layers), "block": cycle}]
+    return runs
 
 
 def _counterpart(name: str, kind: str, tree: Mapping[str, Any]) -> Mapping[str, Any] | None:
