@@ -13,6 +13,7 @@ from ..ir.lines import print_call
 from ..ir.model import EMBED, HEAD, Block, Param
 from ..ir.reach import caches_read, windows
 from ..ir.weights import Each
+from ..ops.elementwise import Widen
 from ..schedule.code import Code, name
 from ..schedule.select import Plan
 from .body import RESERVED, Writer
@@ -192,15 +193,23 @@ def _stream(graph: Graph) -> tuple[str, ...]:
 def _initial(block: Block, param: str) -> tuple[str, bool]:
     """How a parameter starts out and whether it is trained, as the op that reads it says."""
     for graph in block.graphs.values():
-        values = [v for v in graph.params if v.name == param]
-        for value in values:
-            for node in graph.users(value):
+        for value in [v for v in graph.params if v.name == param]:
+            for read, node in _readers(graph, value):
                 assert node.op is not None
                 names = node.op.operand_names()
-                slot = graph.operands(node).index(value)
+                slot = graph.operands(node).index(read)
                 operand = names[min(slot, len(names) - 1)]
                 return node.op.initial(operand), node.op.trained(operand)
     return "normal", True
+
+
+def _readers(graph: Graph, value: Value) -> Iterator[tuple[Value, Node]]:
+    """The ops that read a value, as it is or widened, and which of the two they read."""
+    for node in graph.users(value):
+        if isinstance(node.op, Widen):
+            yield from _readers(graph, node.results[0])
+        else:
+            yield value, node
 
 
 def definition(
