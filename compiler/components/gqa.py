@@ -109,4 +109,4 @@ class Gqa(Component):
             y = site.apply(norm, f"{role}_norm", y, name=role)
         if self.clip is not None:
             y = site.op.clamp(y, low=-self.clip, high=self.clip, name=role)
-        return site.op.unflatten(y, sizes=(heads, width), name=role) if together else y  # type: ignore[no-any-return]
+        return site.op.unflatten(y, sizes=(heads, width), name=role) if together else y

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from itertools import groupby
+from itertools import chain
 from typing import Any, ClassVar
 
 from ..spec.diagnostics import Diagnostic, SpecError, accepted
@@ -12,13 +12,12 @@ from ..spec.packed import Packed
 from ..spec.relations import Relation
 from ..spec.schema import Spec
 from ..spec.source import Source
+from .blocks import kinds, named, runs, sights
 from .field import Field, Fixed, Mark, Ratio, Same
 from .general import HEAD, IGNORED, LAYERS, ROPE, TOP
 from .reading import Reading
 from .rope import RopeField, neutral
 from .table import Tree, fields_of, fill, recover, tree_of
-
-LONGEST_CYCLE = 16  # layers after which a schedule may begin anew
 
 
 class Family:
@@ -27,6 +26,9 @@ class Family:
     name       the `model_type`
     blocks     the spec's blocks, as the spec has them
     parts      the spec's parts; a `Field` stands for its value, so it reads in both directions
+    head       the spec's head, likewise
+    embed      the spec's embedding, likewise
+    final_norm the part that is the norm before the head
     schedule   fields that `layers` reads beside the number of layers
     choices    fields that `settle` reads and that stand nowhere in the spec
     ignored    fields that change nothing, beside those of `IGNORED`
@@ -40,8 +42,11 @@ class Family:
     """
 
     name: ClassVar[str]
-    blocks: ClassVar[Mapping[str, Sequence[Mapping[str, str]]]]
+    blocks: ClassVar[Mapping[str, Sequence[Mapping[str, Any]]]]
     parts: ClassVar[Mapping[str, Mapping[str, Any]]]
+    head: ClassVar[Mapping[str, Any]] = HEAD
+    embed: ClassVar[Mapping[str, Any]] = {}
+    final_norm: ClassVar[str] = "rms"
     schedule: ClassVar[tuple[Field, ...]] = ()
     choices: ClassVar[tuple[Field, ...]] = ()
     ignored: ClassVar[frozenset[str]] = frozenset()
@@ -59,6 +64,10 @@ class Family:
 
     def schedule_of(self, layers: Sequence[str]) -> dict[str, Any]:
         """Return the values of `schedule` that give these layers."""
+        return {}
+
+    def refusals(self, values: Mapping[str, Any]) -> Mapping[str, str]:
+        """Return which fields of `schedule` are wrong beside the others, and why."""
         return {}
 
     def settle(self, values: dict[str, Any]) -> None:
@@ -84,16 +93,18 @@ class Family:
         reading = Reading(config)
         reading.names(self.known())
         reading.common(self.fixed, self.derived)
-        reading.values([LAYERS, *TOP.values(), *HEAD.values(), *self.schedule])
+        reading.values([LAYERS, *TOP.values(), *self.schedule])
         layers: Sequence[str] = []
         if reading.has(LAYERS, *self.schedule):
             layers = self.layers(reading.found)
             reading.layers(reading.found[LAYERS.name], self.schedule)
+            for field, why in self.refusals(reading.found).items():
+                reading.problem((field,), "E0308", why)
         blocks = {name: self.blocks[name] for name in self.blocks if name in set(layers)}
         parts = {name: self.parts[name] for name in self._used(blocks)}
         fields = list(self.choices)
-        for part in parts.values():
-            fields += fields_of(part)
+        for table in (self.head, self.embed, *parts.values(), *chain(*blocks.values())):
+            fields += fields_of(table)
         reading.values(fields)
         for part in parts.values():
             for item in part.values():
@@ -107,10 +118,14 @@ class Family:
         values = reading.found
         tree: Tree = {"archsmith": 1, "name": name or self.name.replace("_", "-")}
         tree |= fill(TOP, values)
-        tree["layers"] = _schedule(layers)
-        tree["blocks"] = {name: [dict(step) for step in steps] for name, steps in blocks.items()}
+        tree["layers"] = runs(layers)
+        tree["blocks"] = {
+            name: [fill(step, values) for step in steps] for name, steps in blocks.items()
+        }
         tree["parts"] = {name: fill(part, values) for name, part in parts.items()}
-        tree |= {"final_norm": "rms", "head": fill(HEAD, values), "checkpoint": self.name}
+        tree |= {"final_norm": self.final_norm, "head": fill(self.head, values)}
+        tree |= {"embed": fill(self.embed, values)} if self.embed else {}
+        tree["checkpoint"] = self.name
         _merge_parts(tree)
         return tree, reading.warnings + self.warnings(config)
 
@@ -123,10 +138,15 @@ class Family:
         tree = tree_of(tree) if isinstance(tree, Spec) else tree
         fields: dict[str, Any] = {}
         recover(TOP, tree, fields)
-        recover(HEAD, tree.get("head", {}), fields)
+        recover(self.head, tree.get("head", {}), fields)
+        recover(self.embed, tree.get("embed") or {}, fields)
         for name, template in self.parts.items():
+            name = tree["final_norm"] if name == self.final_norm else name
             if part := _counterpart(name, template["kind"], tree):
                 recover(template, part, fields)
+        for theirs, mine in self._names_of(tree).items():
+            for step, given in zip(self.blocks.get(mine, ()), tree["blocks"][theirs], strict=False):
+                recover(step, given, fields)
         self.unsettle(fields)
         layers = self._layers_of(tree)
         fields["num_hidden_layers"] = len(layers)
@@ -150,7 +170,7 @@ class Family:
         ]
         absent = self._otherwise(described, "default") | {"rope_theta": rotary[0].theta}
         if "rope_parameters" in described:
-            absent["rope_parameters"] = neutral(described["rope_parameters"])
+            absent["rope_parameters"] = neutral(described["rope_parameters"], rotary[0].part)
         return absent
 
     def nulls(self, described: Mapping[str, Any]) -> dict[str, Any]:
@@ -163,9 +183,9 @@ class Family:
 
     def fields(self) -> dict[str, Field]:
         """Return every field that the spec depends on, by name."""
-        listed = [LAYERS, *TOP.values(), *HEAD.values(), *self.schedule, *self.choices]
-        for part in self.parts.values():
-            listed += fields_of(part)
+        listed = [LAYERS, *TOP.values(), *self.schedule, *self.choices]
+        for table in (self.head, self.embed, *self.parts.values(), *chain(*self.blocks.values())):
+            listed += fields_of(table)
         return {field.name: field for field in listed}
 
     def known(self) -> frozenset[str]:
@@ -176,8 +196,8 @@ class Family:
 
     def _used(self, blocks: Mapping[str, Sequence[Mapping[str, str]]]) -> list[str]:
         """Return the parts that these blocks name, and those that they name in turn."""
-        used = {"rms"} | {
-            name for steps in blocks.values() for step in steps for name in step.values()
+        used = {self.final_norm} | {
+            name for steps in blocks.values() for _, names in named(steps) for name in names
         }
         for name in sorted(used):
             used |= {x for x in self.parts[name].values() if isinstance(x, str) and x in self.parts}
@@ -185,22 +205,26 @@ class Family:
 
     def _layers_of(self, tree: Mapping[str, Any]) -> list[str]:
         """Return the block of each layer by the family's names; an unlike block keeps its own."""
-        alike = Counter(_kinds(steps, self.parts) for steps in self.blocks.values())
-
-        def form(steps: Sequence[Mapping[str, Any]], parts: Mapping[str, Any]) -> tuple[Any, ...]:
-            kinds = _kinds(steps, parts)
-            return (kinds, _windows(steps, parts)) if alike[kinds] > 1 else (kinds,)
-
-        mine = {form(steps, self.parts): name for name, steps in self.blocks.items()}
-        names = {
-            name: mine.get(form(steps, tree["parts"]), f"({name})")
-            for name, steps in tree["blocks"].items()
-        }
+        names = self._names_of(tree)
         layers = []
         for entry in tree["layers"]:
             cycle = [entry["block"]] if isinstance(entry["block"], str) else entry["block"]
             layers += [names[cycle[index % len(cycle)]] for index in range(entry["repeat"])]
         return layers
+
+    def _names_of(self, tree: Mapping[str, Any]) -> dict[str, str]:
+        """Return what the family calls each block of a tree; an unlike block keeps its own name."""
+        alike = Counter(kinds(steps, self.parts) for steps in self.blocks.values())
+
+        def form(steps: Sequence[Mapping[str, Any]], parts: Mapping[str, Any]) -> tuple[Any, ...]:
+            made = kinds(steps, parts)
+            return (made, sights(steps, parts)) if alike[made] > 1 else (made,)
+
+        mine = {form(steps, self.parts): name for name, steps in self.blocks.items()}
+        return {
+            name: mine.get(form(steps, tree["parts"]), f"({name})")
+            for name, steps in tree["blocks"].items()
+        }
 
     def _otherwise(self, described: Mapping[str, Any], what: str) -> dict[str, Any]:
         result = {}
@@ -229,55 +253,24 @@ def family_of(config: Source, families: Mapping[str, type[Family]]) -> Family:
     raise SpecError(config, [Diagnostic("E0303", message, config.value(("model_type",)), help)])
 
 
-def _schedule(layers: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the entries of a spec's `layers`: one where blocks alternate, else one a run."""
-    runs = [{"repeat": len(list(run)), "block": name} for name, run in groupby(layers)]
-    for period in range(2, min(len(layers) // 2, LONGEST_CYCLE) + 1):
-        cycle = list(layers[:period])
-        if len(runs) > 2 and all(name == cycle[i % period] for i, name in enumerate(layers)):
-            return [{"repeat": len(layers), "block": cycle}]
-    return runs
-
-
 def _counterpart(name: str, kind: str, tree: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """Return the tree's part that plays a table's role: by name, or as the only one of its kind."""
     parts: Mapping[str, Mapping[str, Any]] = tree["parts"]
-    if name == "rms":
-        name = tree["final_norm"]
     alike = [part for part in parts.values() if part["kind"] == kind]
     if name in parts and parts[name]["kind"] == kind:
         return parts[name]
     return alike[0] if len(alike) == 1 else None
 
 
-def _kinds(steps: Sequence[Mapping[str, Any]], parts: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Return what a block is, whatever its parts are called."""
-    named = _named(steps)
-    return tuple((key, *(parts[name]["kind"] for name in names)) for key, names in named)
-
-
-def _windows(steps: Sequence[Mapping[str, Any]], parts: Mapping[str, Any]) -> tuple[bool, ...]:
-    """Return which parts of a block have a window."""
-    return tuple("window" in parts[name] for _, names in _named(steps) for name in names)
-
-
-def _named(steps: Sequence[Mapping[str, Any]]) -> list[tuple[str, Sequence[str]]]:
-    """Return the parts that each key of a block's steps names."""
-    return [
-        (key, [names] if isinstance(names, str) else names)
-        for step in steps
-        for key, names in step.items()
-        if key != "scale"
-    ]
-
-
 def _merge_parts(tree: Tree) -> None:
     """Let norms that turned out equal be one part, the first."""
     parts: dict[str, Tree] = tree["parts"]
     first: dict[str, str] = {}
-    for name in [name for name, part in parts.items() if part["kind"] == "rms_norm"]:
+    for name in [name for name, part in parts.items() if part["kind"].endswith("_norm")]:
         same = first.setdefault(repr(parts[name]), name)
         if same != name:
             del parts[name]
-            for part in parts.values():
-                part |= {key: same for key, value in part.items() if value == name}
+            for part in (*parts.values(), *chain(*tree["blocks"].values())):
+                part |= {k: same for k, value in part.items() if value == name and k != "kind"}
+            if tree["final_norm"] == name:
+                tree["final_norm"] = same

@@ -93,11 +93,33 @@ class Field:
 
 
 @dataclass(frozen=True)
+class Power(Field):
+    """A field of which the spec has a power: the root, the inverse, or the inverse root."""
+
+    exponent: float = 1.0
+
+    def to_spec(self, value: object) -> object:
+        assert isinstance(value, int | float)
+        return _whole(value**self.exponent)
+
+    def from_spec(self, value: object) -> object:
+        """Return the whole number whose power this is, if there is one, or the nearest number."""
+        assert isinstance(value, int | float)
+        base = value ** (1 / self.exponent)
+        near = round(base)
+        return near if near and self.to_spec(near) == value else base
+
+
+@dataclass(frozen=True)
 class Fixed:
     """A field understood at some of its values; `otherwise` says what the others would mean."""
 
     accepted: tuple[object, ...]
     otherwise: str
+
+
+def _whole(value: float) -> float:
+    return int(value) if float(value).is_integer() else value
 
 
 def is_int(value: object, least: int = -LARGEST, most: int = LARGEST) -> bool:

@@ -82,10 +82,15 @@ class Reading:
             self._follow(name, source)
 
     def rope(self, item: rope.RopeField) -> None:
-        normal, problems = rope.normalize(self.fields, item.theta, item.otherwise)
+        normal, problems = rope.normalize(self.fields, item)
         for found in problems:
             self.problem(found.path, found.code, found.message, found.help)
         self.found["rope_parameters"] = normal
+        if "head_dim" in self.found:
+            try:
+                rope.rotated(normal, self.found["head_dim"])
+            except ValueError as error:
+                self.problem((rope.PART.name,), "E0308", str(error), "pairs of columns are rotated")
 
     def relations(
         self, relations: Iterable[Relation], derived: Mapping[str, tuple[str, ...]]

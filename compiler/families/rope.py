@@ -34,6 +34,7 @@ SCALINGS: Mapping[str, tuple[Field, ...]] = {
 }
 SPEC_NAMES = {"original_max_position_embeddings": "original_max_positions"}
 THETA = Field("rope_theta", "number")
+PART = Field("partial_rotary_factor", "number")
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,13 @@ class RopeField:
     theta        Hugging Face's default for the family
     interleaved  true, false, or the field that says so
     otherwise    what a configuration means that has neither of the two forms
+    part         how much of a head is rotated where it does not say so; None: always all of it
     """
 
     theta: float = 10000.0
     interleaved: bool | Field = False
     otherwise: Mapping[str, object] | None = None
+    part: float | None = None
 
 
 @dataclass(frozen=True)
@@ -61,14 +64,14 @@ class Problem:
 
 
 def normalize(
-    config: Mapping[str, object], theta: float, otherwise: Mapping[str, object] | None = None
+    config: Mapping[str, object], item: RopeField
 ) -> tuple[dict[str, object], list[Problem]]:
     """Return a configuration's rotary embedding in one form, every field explicit, and mistakes.
 
     The form is that of `rope_parameters`: rope_theta, rope_type, and the fields of that type.
     """
     place, given, problems = _given(config)
-    given = given or otherwise or {}
+    given = given or item.otherwise or {}
     names = [name for name in ("rope_type", "type") if given.get(name) is not None]
     kind = given[names[0]] if names else "default"
     if len(names) == 2 and given["type"] != kind:
@@ -78,7 +81,8 @@ def normalize(
     if None not in (outer, inner) and outer != inner:
         message = f"rope_theta is {quoted(outer)} and, in {place}, {quoted(inner)}"
         problems.append(Problem((place, "rope_theta"), "E0308", message))
-    found = {**given, "rope_theta": next((x for x in (inner, outer) if x is not None), theta)}
+    theta = next((x for x in (inner, outer) if x is not None), item.theta)
+    found = {**given, "rope_theta": theta}
     result: dict[str, object] = {"rope_theta": found["rope_theta"], "rope_type": kind}
     if why := THETA.refusal(found["rope_theta"]):
         at = ("rope_theta",) if inner is None else (place, "rope_theta")
@@ -90,15 +94,39 @@ def normalize(
         return {}, problems
     for field in SCALINGS[kind]:
         result[field.name] = _value(field, found, config, (place, field.name), problems)
+    if item.part is not None:
+        part, wrong = _part(config, given, place, item.part)
+        result, problems = result | {PART.name: part}, problems + wrong
     problems += _unknown(kind, given, place, result)
     if problems:
         return {}, problems
     return {name: _whole(value) for name, value in result.items() if value is not None}, []
 
 
-def to_spec(rope: Mapping[str, object], interleaved: object) -> dict[str, object]:
+def rotated(rope: Mapping[str, object], head_dim: object) -> int | None:
+    """Return how many columns of a head are rotated, None where it is all of them.
+
+    Raises ValueError where these are no pairs.
+    """
+    part = rope.get(PART.name, 1)
+    if part == 1:
+        return None
+    assert isinstance(part, int | float)
+    assert isinstance(head_dim, int)
+    columns = int(head_dim * part)
+    if columns % 2 or not columns or columns / head_dim != part:
+        raise ValueError(f"{PART.name} {quoted(part)} of head_dim {head_dim} is no number of pairs")
+    return columns
+
+
+def to_spec(
+    rope: Mapping[str, object], interleaved: object, head_dim: object = None
+) -> dict[str, object]:
     """Return a spec's `rope:` for the normal form of a configuration's."""
-    spec = {"theta": rope["rope_theta"], "interleaved": interleaved}
+    spec = {"theta": rope["rope_theta"]}
+    if (columns := rotated(rope, head_dim)) is not None:
+        spec["dim"] = columns
+    spec["interleaved"] = interleaved
     fields = SCALINGS[str(rope["rope_type"])]
     if fields:
         spec["scaling"] = {"kind": rope["rope_type"]} | {
@@ -120,13 +148,24 @@ def from_spec(spec: Mapping[str, object]) -> dict[str, object]:
     return {name: value for name, value in rope.items() if not isinstance(value, Mark | None)}
 
 
-def neutral(rope: Mapping[str, object]) -> dict[str, object]:
-    """Return what each field that a configuration may leave out means beside these of `rope`."""
+def part_of(spec: Mapping[str, object], head_dim: object) -> dict[str, object]:
+    """Return the field that says how much of a head is rotated in a spec's `rope:`."""
+    columns = spec.get("dim") or head_dim
+    assert isinstance(columns, int)
+    assert isinstance(head_dim, int)
+    return {PART.name: _whole(columns / head_dim)}
+
+
+def neutral(rope: Mapping[str, object], part: float | None = None) -> dict[str, object]:
+    """Return what each field that a configuration may leave out means beside these of `rope`.
+
+    `part` is that of the RopeField.
+    """
     fields = SCALINGS[str(rope["rope_type"])]
     known = {f.name: f.default for f in fields if not isinstance(f.default, Mark | None)}
     if rope["rope_type"] == "yarn":
         known["attention_factor"] = _implied({"mscale": 0, "mscale_all_dim": 0, **rope})
-    return {**known, "partial_rotary_factor": 1}
+    return {**known, PART.name: 1 if part is None else part}
 
 
 def _given(config: Mapping[str, object]) -> tuple[str, Mapping[str, object], list[Problem]]:
@@ -167,20 +206,36 @@ def _value(
     return value
 
 
+def _part(
+    config: Mapping[str, object], given: Mapping[str, object], place: str, otherwise: float
+) -> tuple[object, list[Problem]]:
+    """Return how much of a head is rotated, which stands in either place, and mistakes."""
+    outer, inner = config.get(PART.name), given.get(PART.name)
+    at = (PART.name,) if inner is None else (place, PART.name)
+    part = next((x for x in (inner, outer) if x is not None), otherwise)
+    if None not in (outer, inner) and outer != inner:
+        message = f"{PART.name} is {quoted(outer)} and, in {place}, {quoted(inner)}"
+        return part, [Problem(at, "E0308", message)]
+    if PART.refusal(part) or part > 1:  # type: ignore[operator]
+        return part, [Problem(at, "E0306", f"{PART.name} must be a number above 0, up to 1")]
+    return part, []
+
+
 def _unknown(
     kind: str, given: Mapping[str, object], place: str, rope: Mapping[str, object]
 ) -> list[Problem]:
     known = {field.name for field in SCALINGS[kind]} | {"rope_type", "type", "rope_theta"}
+    known |= rope.keys() & {PART.name}
     problems = []
     for name in sorted(given.keys() - known):
         value = given[name]
-        if value is None or (name == "partial_rotary_factor" and value == 1):
+        if value is None or (name == PART.name and value == 1):
             continue
         if kind == "yarn" and name == "attention_factor" and _implied(rope) == value:
             continue
         message = f"{quoted(name)} is not a field of rope scaling {quoted(kind)}"
         help = accepted(name, known, "fields")
-        if name in ("attention_factor", "partial_rotary_factor"):
+        if name in ("attention_factor", PART.name):
             message, help = f"{name} {quoted(value)} is not supported", "leave it out, or null"
         problems.append(Problem((place, name), "E0307", message, help))
     return problems

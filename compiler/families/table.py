@@ -62,7 +62,7 @@ def fill(template: Mapping[str, Any], values: Mapping[str, Any]) -> Tree:
         elif isinstance(item, RopeField):
             way = item.interleaved
             way = values[way.name] if isinstance(way, Field) else way
-            result[key] = rope.to_spec(values["rope_parameters"], way)
+            result[key] = rope.to_spec(values["rope_parameters"], way, values.get("head_dim"))
         else:
             result[key] = fill(item, values) if isinstance(item, Mapping) else item
     return result
@@ -77,6 +77,8 @@ def recover(template: Mapping[str, Any], part: Mapping[str, Any], fields: dict[s
                 fields[item.name] = item.from_spec(value)
         elif isinstance(item, RopeField) and key in part:
             fields["rope_parameters"] = rope.from_spec(part[key])
+            if item.part is not None:
+                fields["rope_parameters"] |= rope.part_of(part[key], part["head_dim"])
             if isinstance(item.interleaved, Field):
                 fields[item.interleaved.name] = part[key]["interleaved"]
         elif isinstance(item, Mapping) and key in part:
