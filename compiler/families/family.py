@@ -16,7 +16,7 @@ from .blocks import kinds, named, runs, sights
 from .field import Field, Fixed, Mark, Ratio, Same
 from .general import HEAD, IGNORED, LAYERS, ROPE, TOP
 from .reading import Reading
-from .rope import RopeField, neutral
+from .rope import PART, RopeField, neutral
 from .table import Tree, fields_of, fill, recover, tree_of
 
 
@@ -165,12 +165,10 @@ class Family:
 
         Under `rope_parameters` it is so for each field of these.
         """
-        rotary = [
-            x for part in self.parts.values() for x in part.values() if isinstance(x, RopeField)
-        ]
-        absent = self._otherwise(described, "default") | {"rope_theta": rotary[0].theta}
+        rotary = self._rotary()[0]
+        absent = self._otherwise(described, "default") | {"rope_theta": rotary.theta}
         if "rope_parameters" in described:
-            absent["rope_parameters"] = neutral(described["rope_parameters"], rotary[0].part)
+            absent["rope_parameters"] = neutral(described["rope_parameters"], rotary.part)
         return absent
 
     def nulls(self, described: Mapping[str, Any]) -> dict[str, Any]:
@@ -192,7 +190,13 @@ class Family:
         """Return every field that a configuration of this family may have."""
         described = self.fields().keys() | self.aliases().keys()
         checked = self.fixed.keys() | self.derived.keys() | ROPE | {"quantization_config"}
+        if any(item.part is not None for item in self._rotary()):
+            checked |= {PART.name}
         return IGNORED | self.ignored | described | checked
+
+    def _rotary(self) -> list[RopeField]:
+        parts = self.parts.values()
+        return [item for part in parts for item in part.values() if isinstance(item, RopeField)]
 
     def _used(self, blocks: Mapping[str, Sequence[Mapping[str, str]]]) -> list[str]:
         """Return the parts that these blocks name, and those that they name in turn."""

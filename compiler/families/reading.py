@@ -90,7 +90,8 @@ class Reading:
             try:
                 rope.rotated(normal, self.found["head_dim"])
             except ValueError as error:
-                self.problem((rope.PART.name,), "E0308", str(error), "pairs of columns are rotated")
+                at = rope.PART.name if rope.PART.name in self.fields else "head_dim"
+                self.problem((at,), "E0308", str(error), "pairs of columns are rotated")
 
     def relations(
         self, relations: Iterable[Relation], derived: Mapping[str, tuple[str, ...]]

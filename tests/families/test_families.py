@@ -61,21 +61,24 @@ def test_mistakes_are_told_together(families: dict[str, type[Family]]) -> None:
 def test_what_is_absent_means_what_transformers_takes(
     name: str, families: dict[str, type[Family]]
 ) -> None:
-    config = AutoConfig.for_model(name)
+    family = families[name]()
+    given = getattr(configurations(name), "READ_WITH", {})
+    config = AutoConfig.for_model(name, **given)
     checked = 0
-    for field in families[name]().fields().values():
+    for field in family.fields().values():
         theirs = getattr(config, field.name, MISSING)
-        if isinstance(field.default, Mark | Same | Ratio) or field.name == "dtype":
+        known = isinstance(field.default, Mark | Same | Ratio) or field.name in given
+        if known or field.name == "dtype":
             continue
         mine = [] if field.default == () else field.default
         if field.type == "kinds":  # what layers they are, where none are listed
-            listed = {"num_hidden_layers": config.num_hidden_layers, field.name: None}
-            family = families[name]()
-            mine = family.schedule_of(family.layers(listed))[field.name]
+            listed = {other.name: other.default for other in family.schedule} | given
+            layers = family.layers(listed | {"num_hidden_layers": config.num_hidden_layers})
+            mine = family.schedule_of(layers)[field.name]
         assert theirs == mine, field.name
         checked += 1
     assert checked >= 5
-    assert families[name]().defaults({})["rope_theta"] == config.rope_parameters["rope_theta"]
+    assert family.defaults({})["rope_theta"] == config.rope_parameters["rope_theta"]
 
 
 def test_both_forms_of_rope_are_one(families: dict[str, type[Family]]) -> None:

@@ -33,7 +33,10 @@ class Case:
 
 
 def configurations(family: str) -> ModuleType:
-    """Return the module of a family: BASE, what each of its cases CHANGES, and what is WRONG."""
+    """Return the module of a family: BASE, what each of its cases CHANGES, and what is WRONG.
+
+    READ_WITH, where it is there, are fields without which others mean nothing.
+    """
     return importlib.import_module(f"models.configurations.{family}")
 
 
