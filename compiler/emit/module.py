@@ -60,7 +60,7 @@ class Module(Frame):
             if name not in (EMBED, HEAD)
         ]
         kinds = " | ".join(f"type[{self.class_name(name)}]" for name in self.layer_blocks)
-        text = f"schedule: ClassVar[tuple[tuple[{kinds}, int], ...]] = ({', '.join(runs)},)"
+        text = f"schedule: ClassVar[tuple[tuple[{kinds}, int], ...]] = {_schedule(runs)}"
         return Source(tuple(statement(text, 4)))
 
     @property
@@ -118,3 +118,13 @@ class Module(Frame):
         }
         writer = self.writer(block, phases, graph, given, 8)
         return Source(tuple(writer.write()))
+
+
+def _schedule(runs: list[str]) -> str:
+    """The tuple of all runs; of blocks that take turns, that of one turn times their number."""
+    for period in range(1, len(runs) // 3 + 1):
+        times, rest = divmod(len(runs), period)
+        if runs == runs[:period] * times + runs[:rest]:
+            end = f" + ({', '.join(runs[:rest])},)" if rest else ""
+            return f"({', '.join(runs[:period])}) * {times}{end}"
+    return f"({', '.join(runs)},)"
