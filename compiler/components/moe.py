@@ -98,7 +98,7 @@ class Moe(Component):
         "shared.gate_bias": "mlp.shared_experts.gate_proj.bias",
         "shared.up_bias": "mlp.shared_experts.up_proj.bias",
         "shared.down_bias": "mlp.shared_experts.down_proj.bias",
-        "shared_gate": "mlp.shared_expert_gate.weight",
+        "shared.logit": "mlp.shared_expert_gate.weight",
     }
 
     @model_validator(mode="after")
@@ -147,7 +147,8 @@ class Moe(Component):
         shared = site.linear(hidden, "shared.down", site.hidden, bias=self.bias)
         if not self.shared_gate:
             return shared
-        share: Value = site.op.sigmoid_gate(shared, site.linear(x, "shared_gate", ONE))
+        logit = site.linear(x, "shared.logit", ONE)
+        share: Value = site.op.sigmoid_gate(shared, logit, name="shared")
         return share
 
     def _route(self, site: Site, x: Value) -> tuple[Value, Value]:

@@ -87,7 +87,7 @@ class Qwen2Moe(Family):
             "moe.shared.gate": SHARED + "gate_proj.weight",
             "moe.shared.up": SHARED + "up_proj.weight",
             "moe.shared.down": SHARED + "down_proj.weight",
-            "moe.shared_gate": names.LAYER + "mlp.shared_expert_gate.weight",
+            "moe.shared.logit": names.LAYER + "mlp.shared_expert_gate.weight",
         }
     )
     droppable = (names.INV_FREQ,)
