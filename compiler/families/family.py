@@ -157,7 +157,7 @@ class Family:
     def meaning(self, tree: Mapping[str, Any] | Spec) -> dict[str, Any]:
         """Return the described fields that a checkpoint's tensors do not show by themselves."""
         visible = {"model_type", "dtype", "max_position_embeddings"}
-        visible |= {field.name for field in self.schedule if field.type != "kinds"}
+        visible |= {field.name for field in self.schedule if not field.lists_layers}
         return {name: x for name, x in self.describe(tree).items() if name not in visible}
 
     def defaults(self, described: Mapping[str, Any]) -> dict[str, Any]:
@@ -236,7 +236,7 @@ class Family:
             value = getattr(field, what)
             if name not in described or isinstance(value, Mark):
                 continue
-            if field.type == "kinds" and value is None:
+            if field.lists_layers and value is None:
                 layers = self.layers({**described, name: None})
                 value = self.schedule_of(layers)[name]
             if isinstance(value, Same):

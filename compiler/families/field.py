@@ -40,8 +40,8 @@ class Field:
     """A configuration's field and the value of the spec that it stands for.
 
     type     `size` (an int, at least 1), `count` (at least 0), `number` (finite, above 0),
-             `flag`, `word` (one of `words`), `layers` (a list of layer numbers),
-             `kinds` (a list of `words`, one for each layer)
+             `flag`, `word` (one of `words`), `layers` (a list of layer numbers, or of a number
+             for each layer where the default is None), `kinds` (a list of `words`, one for each)
     default  what Hugging Face's configuration class takes when the field is absent
     null     what an explicit null means to it
     unless   the component's own default: the spec leaves the value out when it is this
@@ -56,6 +56,11 @@ class Field:
     words: Mapping[str | bool, object] = field(default_factory=dict)
     most: int = LARGEST
     aliases: tuple[str, ...] = ()
+
+    @property
+    def lists_layers(self) -> bool:
+        """Whether it says something of each layer, which other fields say where it is absent."""
+        return self.type in ("kinds", "layers") and self.default is None
 
     def refusal(self, value: object) -> str | None:
         """Why `value` cannot stand in this field, as what it must be instead."""

@@ -115,7 +115,7 @@ class Reading:
         """Check that what is listed layer by layer is so for each of `count`."""
         for field in schedule:
             value = self.found.get(field.name)
-            if field.type == "kinds" and value is not None and len(value) != count:
+            if field.lists_layers and value is not None and len(value) != count:
                 message = f"{field.name} lists {len(value)} layers, there are {count}"
                 self.problem((field.name,), "E0308", message)
 

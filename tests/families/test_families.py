@@ -71,7 +71,7 @@ def test_what_is_absent_means_what_transformers_takes(
         if known or field.name == "dtype":
             continue
         mine = [] if field.default == () else field.default
-        if field.type == "kinds":  # what layers they are, where none are listed
+        if field.lists_layers:  # what layers they are, where none are listed
             listed = {other.name: other.default for other in family.schedule} | given
             layers = family.layers(listed | {"num_hidden_layers": config.num_hidden_layers})
             mine = family.schedule_of(layers)[field.name]
