@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from .computed import Along, Times
 from .pick import Pick
 from .weights import Concat, Each, Flatten, Program, Slice, Stack, Transpose, Unflatten
 
 
 def stacked(family: Each) -> Program:
-    """A family in one tensor; where one packs it already, that tensor, its axes moved alike."""
+    """A family in one tensor; where one packs it already, that tensor, its axes moved alike.
+
+    What computes with each of a family stays with each.
+    """
     whole = _whole(family.body, family.index)
     return whole if whole is not None else Stack(family.body, family.index, family.count)
 
@@ -26,13 +28,9 @@ def _whole(program: Program, index: str) -> Program | None:
         case Transpose(of, order):
             whole = _whole(of, index)
             return whole and Transpose(whole, (0, *(axis + 1 for axis in order)))
-        case Times(of):
+        case Slice(of, axis) | Unflatten(of, axis) | Flatten(of, axis):
             whole = _whole(of, index)
-            return whole and replace(program, of=whole)
-        case Slice(of, axis) | Unflatten(of, axis) | Flatten(of, axis) | Along(of, axis):
-            whole = _whole(of, index)
-            alike = not any(_indexed(part, index) for part in program.parts[1:])
-            return replace(program, of=whole, axis=axis + 1) if whole and alike else None
+            return whole and replace(program, of=whole, axis=axis + 1)
     return None
 
 
