@@ -216,7 +216,8 @@ def _part(
     if None not in (outer, inner) and outer != inner:
         message = f"{PART.name} is {quoted(outer)} and, in {place}, {quoted(inner)}"
         return part, [Problem(at, "E0308", message)]
-    if PART.refusal(part) or part > 1:  # type: ignore[operator]
+    null = any(PART.name in form and form[PART.name] is None for form in (config, given))
+    if null or PART.refusal(part) or part > 1:  # type: ignore[operator]
         return part, [Problem(at, "E0306", f"{PART.name} must be a number above 0, up to 1")]
     return part, []
 

@@ -30,6 +30,7 @@ WRONG: list[Mistake] = [
     ({"head_dim": 10}, "head_dim", "E0308", "no number of pairs"),
     ({"partial_rotary_factor": 1.5}, "partial_rotary_factor", "E0306", "up to 1"),
     ({"partial_rotary_factor": "half"}, "partial_rotary_factor", "E0306", "up to 1"),
+    ({"partial_rotary_factor": None}, "partial_rotary_factor", "E0306", "up to 1"),
     (
         {"partial_rotary_factor": 0.5, "rope_parameters": {"partial_rotary_factor": 0.25}},
         "rope_parameters",
