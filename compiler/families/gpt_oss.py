@@ -1,4 +1,4 @@
-"""gpt-oss: alternating windows, attention sinks, and biases and a clamp in its experts."""
+"""`gpt_oss`: alternating windows, attention sinks, and biases and a clamp in its experts."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ class Op:
         return "normal"
 
     def trained(self, operand: str) -> bool:
-        """Whether a parameter that is this operand has a gradient; if not, it starts as a constant."""
+        """Whether a parameter that is this operand has a gradient; else it starts as a constant."""
         return True
 
     def reach(self) -> Dim | None:

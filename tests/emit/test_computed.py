@@ -67,13 +67,16 @@ PROGRAMS = {
 
 @pytest.fixture(scope="module")
 def emitted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
-    """The file `computed.py` of a package."""
+    """The file `computed.py` of a package, beside those that it reads with."""
     root = tmp_path_factory.mktemp("computed")
-    text = render(Registry.installed().templates["computed.py"], {})
-    (root / "emitted_computed.py").write_text(text)
+    package = root / "emitted_weights"
+    package.mkdir()
+    templates = Registry.installed().templates
+    for name in ("checkpoint.py", "computed.py", "files.py", "float8.py"):
+        (package / name).write_text(render(templates[name], {}))
     sys.path.insert(0, str(root))
     importlib.invalidate_caches()
-    yield importlib.import_module("emitted_computed")
+    yield importlib.import_module("emitted_weights.computed")
     sys.path.remove(str(root))
 
 

@@ -138,7 +138,7 @@ def test_gradients_are_those_of_a_small_step(package: Build) -> None:
 
     loss().backward()
     draw = torch.Generator().manual_seed(0)
-    for name, parameter in model.named_parameters():
+    for parameter in model.parameters():
         step = torch.randn(parameter.shape, generator=draw, dtype=torch.float64)
         with torch.no_grad():
             parameter += 1e-6 * step
