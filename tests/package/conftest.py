@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
 from archsmith.compiler.driver import Compiler
+from package.quantized import SINGLE, projections_in_float8, store
 from package.tiny import EXAMPLES, Build, Change, fresh, unchanged
+from safetensors.torch import load_file
+
+SECONDS = 20  # so long may one load take before it counts as a hang
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -58,3 +63,25 @@ def checkpoint(package: Build, tmp_path: Path) -> tuple[ModuleType, Path]:
     built = package("tiny-deepseek-v2")
     built.save(fresh(built, torch.float32), tmp_path / "checkpoint")
     return built, tmp_path / "checkpoint"
+
+
+@pytest.fixture
+def hostile(package: Build, tmp_path: Path) -> tuple[ModuleType, Path]:
+    """A Llama package, and a folder whose projections are in float8, in two files and an index."""
+    built, folder = package("tiny-llama"), tmp_path / "hostile"
+    built.save(fresh(built, torch.bfloat16), folder)
+    store(projections_in_float8(load_file(folder / SINGLE)), folder)
+    return built, folder
+
+
+@pytest.fixture
+def hang() -> Iterator[Callable[[], None]]:
+    """Ends the test that does not call it again in time."""
+
+    def late(*_: object) -> None:
+        raise AssertionError(f"it did not end within {SECONDS} s")
+
+    before = signal.signal(signal.SIGALRM, late)
+    yield lambda: signal.alarm(SECONDS) and None
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
