@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ..spec.fields import NormName, Positive, Size
 from ..spec.relations import AtMost, Even, Multiple, Small, When
 from .component import Component
-from .rope import Rope, rotate
+from .rope import Rope, fit, rotate
 
 if TYPE_CHECKING:
     from ..ir.dims import Dim
@@ -74,6 +74,11 @@ class Gqa(Component):
         "k_norm": "self_attn.k_norm.weight",
         "sinks": "self_attn.sinks",
     }
+
+    @model_validator(mode="after")
+    def _factors(self) -> Self:
+        fit(self.rope, self.head_dim)
+        return self
 
     def build(self, site: Site, x: Value) -> Value:
         heads, kv_heads, width = site.dim("heads"), site.dim("kv_heads"), site.dim("head_dim")

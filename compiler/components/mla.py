@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ..spec.fields import NormName, Positive, Size
 from ..spec.relations import Equal, Even
 from .component import Component
-from .rope import Rope, growth, rotate
+from .rope import Rope, fit, growth, rotate
 
 if TYPE_CHECKING:
     from ..ir.graph import Value
@@ -58,6 +58,11 @@ class Mla(Component):
         "o": "self_attn.o_proj.weight",
         "o_bias": "self_attn.o_proj.bias",
     }
+
+    @model_validator(mode="after")
+    def _factors(self) -> Self:
+        fit(self.rope, self.qk_rope_head_dim)
+        return self
 
     def build(self, site: Site, x: Value) -> Value:
         heads, rank = site.dim("heads"), site.dim("kv_lora_rank")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ..spec.fields import Positive, Size, Whole, mistake
+from ..spec.fields import Positive, Several, Size, Whole, mistake
 from ..spec.schema import Fields
 
 if TYPE_CHECKING:
@@ -73,7 +73,45 @@ class Llama3(Fields):
         return self
 
 
-Scaling = Annotated[Linear | Yarn | Llama3, Field(discriminator="kind")]
+class Longrope(Fields):
+    """Each frequency divided by a factor of its own (Ding et al. 2024, LongRoPE).
+
+    By its `long_factor` where `max_positions` of the spec is above `original_max_positions`, else
+    by its `short_factor`: one of the two at every length, so that what is cached stays right.
+    """
+
+    kind: Literal["longrope"] = Field(description="the method of scaling")
+    original_max_positions: Whole = Field(description="how many tokens a trained context had")
+    factor: Positive = Field(description="the ratio of the new context to the trained one")
+    short_factor: Several[Positive] = Field(
+        description="the divisor of each pair's frequency in a trained context"
+    )
+    long_factor: Several[Positive] = Field(
+        description="the divisor of each pair's frequency in a longer one"
+    )
+    attention_factor: Positive | None = Field(
+        None,
+        description="the factor on rotated vectors, "
+        "sqrt(1 + log(factor) / log(original_max_positions)) if left out",
+    )
+
+    @model_validator(mode="after")
+    def _logarithm(self) -> Self:
+        if self.original_max_positions == 1 and self.attention_factor is None and self.factor > 1:
+            message = "original_max_positions (1) must be above 1 without attention_factor"
+            raise mistake("E0204", message, "its logarithm divides")
+        return self
+
+    def gain(self) -> float:
+        """The factor on cosine and sine (arXiv:2402.13753, section 3.3)."""
+        if self.attention_factor is not None:
+            return self.attention_factor
+        if self.factor <= 1:
+            return 1.0
+        return math.sqrt(1 + math.log(self.factor) / math.log(self.original_max_positions))
+
+
+Scaling = Annotated[Linear | Yarn | Llama3 | Longrope, Field(discriminator="kind")]
 
 
 class Rope(Fields):
@@ -95,6 +133,17 @@ class Rope(Fields):
             message = f"theta ({self.theta:g}) must be above 1 for yarn"
             raise mistake("E0204", message, "with 1 all pairs turn alike", at="theta")
         return self
+
+
+def fit(rope: Rope | None, width: int) -> None:
+    """Raise a mistake unless longrope, if any, has a factor for each pair of `width` columns."""
+    if rope is None or not isinstance(rope.scaling, Longrope):
+        return
+    pairs = (rope.dim or width) // 2
+    for name in ("short_factor", "long_factor"):
+        if (count := len(getattr(rope.scaling, name))) != pairs:
+            message = f"{name} has {count} factors, {pairs} pairs of columns are rotated"
+            raise mistake("E0204", message, "each pair has a factor", at="rope")
 
 
 def rotate(site: Site, rope: Rope, x: Value, dim: Dim, *, name: str = "rope") -> Value:
@@ -120,7 +169,12 @@ def growth(rope: Rope) -> float:
 def _rotations(site: Site, rope: Rope, dim: Dim) -> tuple[Value, Value]:
     """The cosine and sine for these positions, once in a block."""
     attributes: dict[str, Any] = {"width": dim, "theta": rope.theta, "dtype": site.dtype}
-    if rope.scaling is not None:
+    if isinstance(rope.scaling, Longrope):
+        scaling = rope.scaling
+        long = site.building.spec.max_positions > scaling.original_max_positions
+        factors = scaling.long_factor if long else scaling.short_factor
+        attributes |= {"scaling": scaling.kind, "gain": scaling.gain(), "factors": factors}
+    elif rope.scaling is not None:
         given = rope.scaling.model_dump(exclude={"kind", "mscale", "mscale_all_dim"})
         attributes |= {"scaling": rope.scaling.kind, "gain": _gain(rope), **given}
     wanted = site.building.ops["rotations"](**attributes)

@@ -14,9 +14,10 @@ from ..spec.schema import Spec
 from ..spec.source import Source
 from .blocks import kinds, named, runs, sights
 from .field import Field, Fixed, Mark, Ratio, Same
-from .general import HEAD, IGNORED, LAYERS, ROPE, TOP
+from .general import FULL, HEAD, IGNORED, LAYERS, ROPE, TOP
 from .reading import Reading
 from .rope import PART, RopeField, neutral
+from .scalings import ORIGINAL
 from .table import Tree, fields_of, fill, recover, tree_of
 
 
@@ -30,6 +31,7 @@ class Family:
     embed      the spec's embedding, likewise
     final_norm the part that is the norm before the head
     schedule   fields that `layers` reads beside the number of layers
+    types      what `layer_types` calls a layer -> its block, where `schedule` has that field
     choices    fields that `settle` reads and that stand nowhere in the spec
     ignored    fields that change nothing, beside those of `IGNORED`
     fixed      fields that are understood at some of their values
@@ -48,6 +50,7 @@ class Family:
     embed: ClassVar[Mapping[str, Any]] = {}
     final_norm: ClassVar[str] = "rms"
     schedule: ClassVar[tuple[Field, ...]] = ()
+    types: ClassVar[Mapping[str, str]] = {}
     choices: ClassVar[tuple[Field, ...]] = ()
     ignored: ClassVar[frozenset[str]] = frozenset()
     fixed: ClassVar[Mapping[str, Fixed]] = {}
@@ -60,11 +63,19 @@ class Family:
 
     def layers(self, values: Mapping[str, Any]) -> Sequence[str]:
         """Return the block of each layer."""
-        return [next(iter(self.blocks))] * values["num_hidden_layers"]
+        if not self.types:
+            return [next(iter(self.blocks))] * values["num_hidden_layers"]
+        listed = values["layer_types"]
+        return [self.types[kind] for kind in (self.unlisted(values) if listed is None else listed)]
+
+    def unlisted(self, values: Mapping[str, Any]) -> Sequence[str]:
+        """Return what `layer_types` is where it is absent."""
+        return [FULL] * int(values["num_hidden_layers"])
 
     def schedule_of(self, layers: Sequence[str]) -> dict[str, Any]:
         """Return the values of `schedule` that give these layers."""
-        return {}
+        names = {block: kind for kind, block in self.types.items()}
+        return {"layer_types": [names[block] for block in layers]} if names else {}
 
     def refusals(self, values: Mapping[str, Any]) -> Mapping[str, str]:
         """Return which fields of `schedule` are wrong beside the others, and why."""
@@ -167,6 +178,8 @@ class Family:
         """
         rotary = self._rotary()[0]
         absent = self._otherwise(described, "default") | {"rope_theta": rotary.theta}
+        if rotary.original is not None:
+            absent[ORIGINAL.name] = rotary.original
         if "rope_parameters" in described:
             absent["rope_parameters"] = neutral(described["rope_parameters"], rotary.part)
         return absent
@@ -190,8 +203,9 @@ class Family:
         """Return every field that a configuration of this family may have."""
         described = self.fields().keys() | self.aliases().keys()
         checked = self.fixed.keys() | self.derived.keys() | ROPE | {"quantization_config"}
-        if any(item.part is not None for item in self._rotary()):
-            checked |= {PART.name}
+        for item in self._rotary():
+            checked |= {PART.name} if item.part is not None else set()
+            checked |= {ORIGINAL.name} if item.original is not None else set()
         return IGNORED | self.ignored | described | checked
 
     def _rotary(self) -> list[RopeField]:

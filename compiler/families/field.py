@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import TypeGuard
 
 from ..spec.diagnostics import quoted
 
@@ -41,7 +42,8 @@ class Field:
 
     type     `size` (an int, at least 1), `count` (at least 0), `number` (finite, above 0),
              `flag`, `word` (one of `words`), `layers` (a list of layer numbers, or of a number
-             for each layer where the default is None), `kinds` (a list of `words`, one for each)
+             for each layer where the default is None), `kinds` (a list of `words`, one for each),
+             `numbers` (a list of them, each finite and above 0)
     default  what Hugging Face's configuration class takes when the field is absent
     null     what an explicit null means to it
     unless   the component's own default: the spec leaves the value out when it is this
@@ -76,6 +78,9 @@ class Field:
             return None if isinstance(value, bool) else "true or false"
         if self.type == "number":
             return None if is_positive(value) else "a number above 0"
+        if self.type == "numbers":
+            listed = isinstance(value, list) and all(map(is_positive, value))
+            return None if listed and value else "a list of numbers above 0"
         if self.type == "layers":
             listed = isinstance(value, list) and all(is_int(item, 0, self.most) for item in value)
             return None if listed else "a list of layer numbers"
@@ -131,7 +136,7 @@ def is_int(value: object, least: int = -LARGEST, most: int = LARGEST) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
 
-def is_positive(value: object) -> bool:
+def is_positive(value: object) -> TypeGuard[float]:
     if isinstance(value, float):
         return 0 < value < math.inf
     return is_int(value, 1)

@@ -62,6 +62,7 @@ class Gemma2(Family):
     }
     embed = {"scale": Power("hidden_size", exponent=0.5), "stored": True}
     schedule = (LAYER_TYPES,)
+    types = {SLIDING: "sliding", FULL: "full"}
     # transformers reads `hidden_activation`, whatever `hidden_act` says.
     ignored = frozenset({"cache_implementation", "hidden_act"})
     fixed = {
@@ -85,11 +86,5 @@ class Gemma2(Family):
     )
     droppable = (names.INV_FREQ,)
 
-    def layers(self, values: Mapping[str, Any]) -> Sequence[str]:
-        kinds = values["layer_types"]
-        if kinds is None:
-            return ["full" if i % 2 else "sliding" for i in range(values["num_hidden_layers"])]
-        return ["sliding" if kind == SLIDING else "full" for kind in kinds]
-
-    def schedule_of(self, layers: Sequence[str]) -> dict[str, Any]:
-        return {"layer_types": [SLIDING if block == "sliding" else FULL for block in layers]}
+    def unlisted(self, values: Mapping[str, Any]) -> Sequence[str]:
+        return [FULL if i % 2 else SLIDING for i in range(values["num_hidden_layers"])]

@@ -68,6 +68,7 @@ class GptOss(Family):
         },
     }
     schedule = (LAYER_TYPES,)
+    types = {SLIDING: "sliding", FULL: "full"}
     ignored = frozenset({"initial_context_length", "output_router_logits", "router_aux_loss_coef"})
     fixed = {
         "hidden_act": Fixed(("silu",), "its experts have no other activation"),
@@ -102,11 +103,5 @@ class GptOss(Family):
     }
     droppable = (names.INV_FREQ,)
 
-    def layers(self, values: Mapping[str, Any]) -> Sequence[str]:
-        kinds = values["layer_types"]
-        if kinds is None:
-            return ["full" if i % 2 else "sliding" for i in range(values["num_hidden_layers"])]
-        return ["sliding" if kind == SLIDING else "full" for kind in kinds]
-
-    def schedule_of(self, layers: Sequence[str]) -> dict[str, Any]:
-        return {"layer_types": [SLIDING if block == "sliding" else FULL for block in layers]}
+    def unlisted(self, values: Mapping[str, Any]) -> Sequence[str]:
+        return [FULL if i % 2 else SLIDING for i in range(values["num_hidden_layers"])]

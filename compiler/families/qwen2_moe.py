@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..spec.relations import AtMost, Even, Multiple
-from . import names
+from . import names, windows
 from .family import Family
 from .field import LARGEST, Field, Fixed, Ratio
-from .general import ACTIVATION, FULL, LAYER_TYPES, SLIDING
+from .general import ACTIVATION, FULL, SLIDING
 from .rope import RopeField
 
 HEAD_DIM = Ratio("hidden_size", "num_attention_heads")
@@ -64,9 +64,7 @@ class Qwen2Moe(Family):
     schedule = (
         Field("decoder_sparse_step", default=1),
         Field("mlp_only_layers", "layers", default=(), null=(), most=LARGEST),
-        Field("use_sliding_window", "flag", default=False),
-        Field("max_window_layers", "count", default=28),
-        LAYER_TYPES,
+        *windows.SCHEDULE,
     )
     ignored = frozenset({"output_router_logits", "router_aux_loss_coef"})
     fixed = {
@@ -111,19 +109,15 @@ class Qwen2Moe(Family):
         }
 
     def refusals(self, values: Mapping[str, Any]) -> Mapping[str, str]:
-        if SLIDING in (values["layer_types"] or ()) and not values["use_sliding_window"]:
-            return {
-                "layer_types": "layer_types has windows, use_sliding_window says there are none"
-            }
-        return {}
+        return windows.refusals(values)
 
 
 def _sights(values: Mapping[str, Any]) -> Sequence[str]:
     """What each layer attends to: as listed, else every other one of the first few to a window."""
     if values["layer_types"] is not None:
         return list(values["layer_types"])
-    windows = values["max_window_layers"] if values["use_sliding_window"] else 0
+    first = values["max_window_layers"] if values["use_sliding_window"] else 0
     return [
-        SLIDING if layer < windows and layer % 2 == 0 else FULL
+        SLIDING if layer < first and layer % 2 == 0 else FULL
         for layer in range(values["num_hidden_layers"])
     ]

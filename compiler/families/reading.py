@@ -86,12 +86,25 @@ class Reading:
         for found in problems:
             self.problem(found.path, found.code, found.message, found.help)
         self.found["rope_parameters"] = normal
+        if rope.is_long(normal, self.fields):
+            self._switch(normal["original_max_position_embeddings"])
         if "head_dim" in self.found:
             try:
                 rope.rotated(normal, self.found["head_dim"])
             except ValueError as error:
                 at = rope.PART.name if rope.PART.name in self.fields else "head_dim"
                 self.problem((at,), "E0308", str(error), "pairs of columns are rotated")
+                return
+            for name, why in rope.misfits(normal, self.found["head_dim"]).items():
+                self.problem((rope.place(self.fields), name), "E0308", why)
+
+    def _switch(self, original: object) -> None:
+        """Warn that the factors are those of long contexts in short ones too."""
+        message = "long_factor is used at every length; by transformers, beyond"
+        message = f"{message} {quoted(original)} tokens only"
+        help = f"with `max_positions: {original}` a spec uses short_factor"
+        place = self.config.value((rope.place(self.fields),))
+        self.warnings.append(Diagnostic("E0312", message, place, help, "warning"))
 
     def relations(
         self, relations: Iterable[Relation], derived: Mapping[str, tuple[str, ...]]

@@ -2,36 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..spec.diagnostics import accepted, quoted
-from .field import Field, Mark
+from .field import Field, Mark, is_positive
+from .scalings import LISTS, OLDER, ORIGINAL, RATIO, SCALINGS, implied
 
-# What each kind of scaling is given, in the spec's order. Without an original number of positions
-# it is `max_position_embeddings`; a null is an absent field, as in transformers.
-FACTOR = Field("factor", "number")
-ORIGINAL = Field("original_max_position_embeddings")
-SCALINGS: Mapping[str, tuple[Field, ...]] = {
-    "default": (),
-    "linear": (FACTOR,),
-    "yarn": (
-        FACTOR,
-        ORIGINAL,
-        Field("beta_fast", "number", default=32),
-        Field("beta_slow", "number", default=1),
-        Field("mscale", "number", default=None),
-        Field("mscale_all_dim", "number", default=None),
-        Field("truncate", "flag", default=True),
-    ),
-    "llama3": (
-        FACTOR,
-        ORIGINAL,
-        Field("low_freq_factor", "number"),
-        Field("high_freq_factor", "number"),
-    ),
-}
 SPEC_NAMES = {"original_max_position_embeddings": "original_max_positions"}
 THETA = Field("rope_theta", "number")
 PART = Field("partial_rotary_factor", "number")
@@ -45,12 +22,17 @@ class RopeField:
     interleaved  true, false, or the field that says so
     otherwise    what a configuration means that has neither of the two forms
     part         how much of a head is rotated where it does not say so; None: always all of it
+    kinds        the kinds of scaling that the family knows
+    original     the original number of positions of a configuration without it, where it stands
+                 beside the other sizes; None: it stands in the scaling
     """
 
     theta: float = 10000.0
     interleaved: bool | Field = False
     otherwise: Mapping[str, object] | None = None
     part: float | None = None
+    kinds: tuple[str, ...] = ("default", "linear", "yarn", "llama3")
+    original: int | None = None
 
 
 @dataclass(frozen=True)
@@ -73,9 +55,9 @@ def normalize(
     place, given, problems = _given(config)
     given = given or item.otherwise or {}
     names = [name for name in ("rope_type", "type") if given.get(name) is not None]
-    kind = given[names[0]] if names else "default"
-    if len(names) == 2 and given["type"] != kind:
-        message = f"rope_type {quoted(kind)} and type {quoted(given['type'])} disagree"
+    kind, *others = [_kind(given[name]) for name in names] or ["default"]
+    if others and others[0] != kind:
+        message = f"rope_type {quoted(kind)} and type {quoted(others[0])} disagree"
         problems.append(Problem((place, "type"), "E0308", message))
     outer, inner = config.get("rope_theta"), given.get("rope_theta")
     if None not in (outer, inner) and outer != inner:
@@ -87,13 +69,18 @@ def normalize(
     if why := THETA.refusal(found["rope_theta"]):
         at = ("rope_theta",) if inner is None else (place, "rope_theta")
         problems.append(Problem(at, "E0306", f"rope_theta must be {why}"))
-    if not isinstance(kind, str) or kind not in SCALINGS:
+    if not isinstance(kind, str) or kind not in item.kinds:
         at = (place, names[0])
-        help = accepted(kind, SCALINGS, "kinds of scaling")
+        help = accepted(kind, item.kinds, "kinds of scaling")
         problems.append(Problem(at, "E0307", f"rope scaling {quoted(kind)} is not supported", help))
         return {}, problems
     for field in SCALINGS[kind]:
-        result[field.name] = _value(field, found, config, (place, field.name), problems)
+        at = (place, field.name)
+        if field is ORIGINAL and item.original is not None:
+            at, wrong = (field.name,), _beside(config, given, place)
+            found, problems = found | {field.name: config.get(*at, item.original)}, problems + wrong
+        result[field.name] = _value(field, found, config, at, problems)
+        found[field.name] = result[field.name]
     if item.part is not None:
         part, wrong = _part(config, given, place, item.part)
         result, problems = result | {PART.name: part}, problems + wrong
@@ -108,15 +95,41 @@ def rotated(rope: Mapping[str, object], head_dim: object) -> int | None:
 
     Raises ValueError where these are no pairs.
     """
-    part = rope.get(PART.name, 1)
-    if part == 1:
+    part = rope.get(PART.name)
+    if part is None or (part == 1 and head_dim is None):
         return None
     assert isinstance(part, int | float)
     assert isinstance(head_dim, int)
+    if part == 1 and head_dim % 2 == 0:
+        return None
     columns = int(head_dim * part)
     if columns % 2 or not columns or columns / head_dim != part:
         raise ValueError(f"{PART.name} {quoted(part)} of head_dim {head_dim} is no number of pairs")
     return columns
+
+
+def place(config: Mapping[str, object]) -> str:
+    """Return the field that holds a configuration's rotary embedding, in one form or the other."""
+    return _given(config)[0]
+
+
+def is_long(rope: Mapping[str, object], config: Mapping[str, object]) -> bool:
+    """Tell whether longrope uses its factors for contexts beyond the original one."""
+    whole, original = config.get("max_position_embeddings"), rope.get(ORIGINAL.name)
+    if rope.get("rope_type") != "longrope" or not is_positive(whole) or not is_positive(original):
+        return False
+    return whole > original
+
+
+def misfits(rope: Mapping[str, object], head_dim: int) -> dict[str, str]:
+    """Return which lists have not a factor for each pair that is rotated, and what is wrong."""
+    pairs = (rotated(rope, head_dim) or head_dim) // 2
+    lengths = {name: len(given) for name in LISTS if isinstance(given := rope.get(name), list)}
+    return {
+        name: f"{name} has {length} factors, {pairs} pairs of a head are rotated"
+        for name, length in lengths.items()
+        if length != pairs
+    }
 
 
 def to_spec(
@@ -144,6 +157,7 @@ def from_spec(spec: Mapping[str, object]) -> dict[str, object]:
     rope = {"rope_theta": spec["theta"], "rope_type": scaling["kind"]}
     for field in SCALINGS.get(str(scaling["kind"]), ()):
         value = scaling.get(SPEC_NAMES.get(field.name, field.name))
+        value = list(value) if isinstance(value, tuple) else value
         rope[field.name] = field.default if value is None else value
     return {name: value for name, value in rope.items() if not isinstance(value, Mark | None)}
 
@@ -163,8 +177,8 @@ def neutral(rope: Mapping[str, object], part: float | None = None) -> dict[str, 
     """
     fields = SCALINGS[str(rope["rope_type"])]
     known = {f.name: f.default for f in fields if not isinstance(f.default, Mark | None)}
-    if rope["rope_type"] == "yarn":
-        known["attention_factor"] = _implied({"mscale": 0, "mscale_all_dim": 0, **rope})
+    if rope["rope_type"] in ("yarn", "longrope"):
+        known["attention_factor"] = implied(rope)
     return {**known, PART.name: 1 if part is None else part}
 
 
@@ -199,11 +213,32 @@ def _value(
         value = field.default
     if value is Mark.REQUIRED and field is ORIGINAL:
         value = config.get("max_position_embeddings", Mark.REQUIRED)
+    if value is Mark.REQUIRED and field is RATIO:
+        whole, original = config.get("max_position_embeddings"), found.get(ORIGINAL.name)
+        value = whole / original if is_positive(whole) and is_positive(original) else value
     if value is Mark.REQUIRED:
         problems.append(Problem(at, "E0305", f"{at[0]} lacks {quoted(field.name)}"))
     elif value is not None and (why := field.refusal(value)):
         problems.append(Problem(at, "E0306", f"{field.name} must be {why}, not {quoted(value)}"))
     return value
+
+
+def _kind(given: object) -> object:
+    """Return what a kind of scaling is called now."""
+    return OLDER.get(given, given) if isinstance(given, str) else given
+
+
+def _beside(config: Mapping[str, object], given: Mapping[str, object], place: str) -> list[Problem]:
+    """Return what is wrong with an original number of positions that stands beside other sizes."""
+    name = ORIGINAL.name
+    outer, inner = config.get(name), given.get(name)
+    if name in config and outer is None:
+        message = f"{name} must be {ORIGINAL.refusal(outer)}, not {quoted(outer)}"
+        return [Problem((name,), "E0306", message)]
+    if None not in (outer, inner) and outer != inner:
+        message = f"{name} is {quoted(outer)} and, in {place}, {quoted(inner)}"
+        return [Problem((place, name), "E0308", message)]
+    return []
 
 
 def _part(
@@ -232,7 +267,7 @@ def _unknown(
         value = given[name]
         if value is None or (name == PART.name and value == 1):
             continue
-        if kind == "yarn" and name == "attention_factor" and _implied(rope) == value:
+        if kind == "yarn" and name == "attention_factor" and implied(rope) == value:
             continue
         message = f"{quoted(name)} is not a field of rope scaling {quoted(kind)}"
         help = accepted(name, known, "fields")
@@ -240,23 +275,6 @@ def _unknown(
             message, help = f"{name} {quoted(value)} is not supported", "leave it out, or null"
         problems.append(Problem((place, name), "E0307", message, help))
     return problems
-
-
-def _implied(rope: Mapping[str, object]) -> float | None:
-    """Return the factor of yarn on cosine and sine (arXiv 2309.00071, section 3.4)."""
-
-    def mscale(weight: object) -> float:
-        factor = rope["factor"]
-        assert isinstance(factor, int | float)
-        assert isinstance(weight, int | float)
-        return 1.0 if factor <= 1 else 0.1 * weight * math.log(factor) + 1.0
-
-    try:
-        if rope["mscale"] and rope["mscale_all_dim"]:
-            return mscale(rope["mscale"]) / mscale(rope["mscale_all_dim"])
-        return mscale(1)
-    except AssertionError:
-        return None
 
 
 def _whole(value: object) -> object:

@@ -10,6 +10,7 @@ from ..spec.schema import Spec
 from . import rope
 from .field import Field, Mark
 from .rope import RopeField
+from .scalings import ORIGINAL
 
 Tree = dict[str, Any]
 
@@ -76,7 +77,9 @@ def recover(template: Mapping[str, Any], part: Mapping[str, Any], fields: dict[s
             if not isinstance(value, Mark) and item.has_word_for(value):
                 fields[item.name] = item.from_spec(value)
         elif isinstance(item, RopeField) and key in part:
-            fields["rope_parameters"] = rope.from_spec(part[key])
+            fields["rope_parameters"] = found = rope.from_spec(part[key])
+            if item.original is not None and ORIGINAL.name in found:
+                fields[ORIGINAL.name] = found[ORIGINAL.name]
             if item.part is not None:
                 fields["rope_parameters"] |= rope.part_of(part[key], part["head_dim"])
             if isinstance(item.interleaved, Field):

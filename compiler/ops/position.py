@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..ir.dims import Dim
+from ..ir.dims import Dim, Which
 from ..ir.op import Array, Indices, Op, require
 from ..ir.types import TensorType
 
-SCALINGS = ("none", "linear", "yarn", "llama3")
+SCALINGS = ("none", "linear", "yarn", "llama3", "longrope")
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,8 @@ class Rotations(Op):
     longer than `original_max_positions`: "linear" divides them by `factor` (arXiv:2306.15595),
     "yarn" those below a ramp between two counts of turns (arXiv:2309.00071, section 3.2), "llama3"
     those of wavelengths above a band (arXiv:2407.21783; the blend is in Llama 3.1's model code).
+    "longrope" divides each by its own of `factors` (arXiv:2402.13753); at a probe, where pairs are
+    fewer or more, each takes the factor that stands as far along the list.
     """
 
     name = "rotations"
@@ -37,11 +39,21 @@ class Rotations(Op):
     truncate: bool = True
     low_freq_factor: float = 1.0
     high_freq_factor: float = 4.0
+    factors: tuple[float, ...] = ()
     gain: float = 1.0
+
+    def at(self, which: Which) -> Rotations:
+        op = super().at(which)
+        assert isinstance(op, Rotations)
+        pairs, count = int(op.width) // 2, len(self.factors)
+        spread = (self.factors[pair * count // pairs] for pair in range(pairs) if count)
+        return replace(op, factors=tuple(spread))
 
     def infer(self, positions: TensorType) -> tuple[TensorType, TensorType]:
         require(positions.dtype == "int64", f"positions are {positions}")
         require(self.scaling in SCALINGS, f"{self.scaling} is no scaling: {', '.join(SCALINGS)}")
+        pairs = self.width.size // 2 if self.scaling == "longrope" else 0
+        require(len(self.factors) == pairs, f"{len(self.factors)} factors for {pairs} pairs")
         table = TensorType(self.dtype, (*positions.shape, self.width // 2)).wide
         return table, table
 
@@ -52,6 +64,8 @@ class Rotations(Op):
     def _frequencies(self) -> Array:
         width = int(self.width)
         plain = self.theta ** (-np.arange(0, width, 2, dtype=np.float64) / width)
+        if self.scaling == "longrope":
+            return plain / np.array(self.factors)
         if self.scaling == "linear":
             return plain / self.factor
         if self.scaling == "yarn":

@@ -14,9 +14,10 @@ PARAMETERS = {
     "linear": ("factor",),
     "yarn": ("factor", "original_max_positions", "beta_fast", "beta_slow", "truncate"),
     "llama3": ("factor", "original_max_positions", "low_freq_factor", "high_freq_factor"),
+    "longrope": ("factors",),
 }
 """What each scaling depends on."""
-STEPS = {"none": 0, "linear": 5, "yarn": 8, "llama3": 9}
+STEPS = {"none": 0, "linear": 5, "yarn": 8, "llama3": 9, "longrope": 1}
 
 
 class TorchRotations(Kernel):

@@ -33,7 +33,12 @@ def test_a_saved_model_is_imported(
     assert spec.layer_count == case.fields["num_hidden_layers"]
     assert tree["dtype"] == "float64"
     passed_over = case.family == "deepseek_v2" and case.fields.get("norm_topk_prob")
-    assert [found.code for found in warnings] == (["E0310"] if passed_over else [])
+    rope = config.tree.get("rope_parameters") or {}
+    original = rope.get("original_max_position_embeddings", 0)
+    longer = case.fields["max_position_embeddings"] > original
+    switched = rope.get("rope_type") == "longrope" and longer
+    codes = ["E0310"] * bool(passed_over) + ["E0312"] * switched
+    assert [found.code for found in warnings] == codes
 
 
 @pytest.mark.parametrize("case", cases(), ids=str)

@@ -171,7 +171,8 @@ def test_another_quantization_is_refused(
 
 
 @pytest.mark.parametrize(
-    "code", ["E0302", "E0303", "E0304", "E0305", "E0306", "E0307", "E0308", "E0310", "E0311"]
+    "code",
+    ["E0302", "E0303", "E0304", "E0305", "E0306", "E0307", "E0308", "E0310", "E0311", "E0312"],
 )
 def test_each_page_shows_its_mistake(code: str, families: dict[str, type[Family]]) -> None:
     text = explain(code).partition("```json\n")[2].partition("\n```")[0]
@@ -204,10 +205,12 @@ def test_no_value_breaks_the_reader(data: st.DataObject, families: dict[str, typ
     for key in data.draw(st.lists(st.sampled_from(sorted(family.known())), max_size=3)):
         fields[key] = data.draw(JSON)
     if data.draw(st.booleans()):
-        scaling = st.sampled_from(["yarn", "linear", "llama3", "default"])
+        scaling = st.sampled_from(["yarn", "linear", "llama3", "longrope", "su", "default"])
         fields["rope_scaling"] = dict(YARN) | {
             "type": data.draw(scaling),
             "factor": data.draw(JSON),
+            "short_factor": data.draw(JSON | st.just([1.0] * 7)),
+            "long_factor": [2] * 7,
         }
     try:
         tree, _ = family.read(fields)

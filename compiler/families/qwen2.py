@@ -1,0 +1,63 @@
+"""Qwen2: biases of queries, keys and values, and windows in the last layers, if any."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..spec.relations import Even, Multiple
+from . import names, windows
+from .family import Family
+from .field import Field, Fixed, Ratio, Same
+from .general import ACTIVATION
+from .rope import RopeField
+
+HEAD_DIM = Ratio("hidden_size", "num_attention_heads")
+
+ATTENTION = {
+    "kind": "gqa",
+    "heads": Field("num_attention_heads"),
+    "kv_heads": Field("num_key_value_heads", default=32, null=Same("num_attention_heads")),
+    "head_dim": Field("head_dim", default=HEAD_DIM, null=HEAD_DIM),
+    "bias": "qkv",
+    "rope": RopeField(theta=10000.0),
+}
+
+
+class Qwen2(Family):
+    """The dense models of Qwen1.5, Qwen2 and Qwen2.5 (arXiv 2407.10671)."""
+
+    name = "qwen2"
+    blocks = {
+        "full": [{"norm": "rms", "use": "attention"}, {"norm": "rms", "use": "mlp"}],
+        "sliding": [{"norm": "rms", "use": "local"}, {"norm": "rms", "use": "mlp"}],
+    }
+    parts = {
+        "rms": {"kind": "rms_norm", "eps": Field("rms_norm_eps", "number", default=1e-6)},
+        "attention": ATTENTION,
+        "local": ATTENTION | {"window": Field("sliding_window", default=4096)},
+        "mlp": {"kind": "swiglu", "width": Field("intermediate_size"), "activation": ACTIVATION},
+    }
+    schedule = windows.SCHEDULE
+    types = windows.TYPES
+    fixed = {
+        "attention_bias": Fixed((True,), "its queries, keys and values have biases"),
+        "is_encoder_decoder": Fixed((False,), "an encoder would come before it"),
+        "mlp_bias": Fixed((False,), "its feed-forwards have no biases"),
+        "partial_rotary_factor": Fixed((1, 1.0), "only part of a head would be rotated"),
+    }
+    relations = (
+        Multiple("num_attention_heads", "num_key_value_heads"),
+        Even("head_dim"),
+    )
+    tensors = names.ENDS | names.GQA | names.SWIGLU
+    droppable = (names.INV_FREQ,)
+
+    def unlisted(self, values: Mapping[str, Any]) -> Sequence[str]:
+        return windows.unlisted(values)
+
+    def schedule_of(self, layers: Sequence[str]) -> dict[str, Any]:
+        return windows.schedule_of(super().schedule_of(layers)["layer_types"])
+
+    def refusals(self, values: Mapping[str, Any]) -> Mapping[str, str]:
+        return windows.refusals(values)
