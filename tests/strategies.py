@@ -218,7 +218,7 @@ def _gqa(draw: st.DrawFn, shape: Tree) -> Tree:
         {
             "kind": "gqa",
             **shape,
-            "rope": None if kind is None else draw(_rope(dim)),
+            "rope": None if kind is None else draw(_rope(dim, width)),
             "qk_norm": draw(st.sampled_from([None, "rms", "other-norm"])),
             "qk_norm_over": draw(st.sampled_from(["head", "width"])),
             "clip": draw(st.none() | FACTOR),
@@ -243,7 +243,7 @@ def _mla(draw: st.DrawFn) -> Tree:
             "qk_nope_head_dim": draw(st.integers(1, 130)),
             "qk_rope_head_dim": turned,
             "v_head_dim": draw(st.integers(1, 130)),
-            "rope": draw(_rope(draw(st.sampled_from([None, turned])))),
+            "rope": draw(_rope(draw(st.sampled_from([None, turned])), turned)),
             "norm": draw(st.sampled_from(["rms", "other-norm"])),
             "bias": draw(st.booleans()),
             "scale": draw(st.none() | FACTOR),
@@ -252,7 +252,7 @@ def _mla(draw: st.DrawFn) -> Tree:
 
 
 @st.composite
-def _rope(draw: st.DrawFn, dim: int | None) -> Tree:
+def _rope(draw: st.DrawFn, dim: int | None, width: int) -> Tree:
     yarn = {
         "kind": "yarn",
         "factor": draw(st.sampled_from([0.5, 4.0, 40.0])),
@@ -268,7 +268,16 @@ def _rope(draw: st.DrawFn, dim: int | None) -> Tree:
         "low_freq_factor": 1.0,
         "high_freq_factor": 4.0,
     }
-    scaling = st.sampled_from([None, {"kind": "linear", "factor": 2.5}, yarn, llama3])
+    pairs = (dim or width) // 2
+    longrope = {
+        "kind": "longrope",
+        "factor": draw(st.sampled_from([0.5, 4.0])),
+        "original_max_positions": draw(st.integers(2, 8192)),
+        "short_factor": [1.0 + 0.1 * pair for pair in range(pairs)],
+        "long_factor": [1.0 + pair for pair in range(pairs)],
+        "attention_factor": draw(st.none() | FACTOR),
+    }
+    scaling = st.sampled_from([None, {"kind": "linear", "factor": 2.5}, yarn, llama3, longrope])
     chosen = draw(scaling)
     return _given(
         {

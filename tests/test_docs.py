@@ -15,7 +15,7 @@ import pytest
 import torch
 from archsmith.compiler import errors
 from archsmith.compiler.components.moe import Router
-from archsmith.compiler.components.rope import Linear, Llama3, Rope, Yarn
+from archsmith.compiler.components.rope import Linear, Llama3, Longrope, Rope, Yarn
 from archsmith.compiler.driver import Compiler
 from archsmith.compiler.plugins import Registry
 from archsmith.compiler.spec.schema import Embed, Head, Layer, Spec, Step
@@ -229,6 +229,7 @@ SECTIONS: dict[str, tuple[type[BaseModel], ...]] = {
     "### `linear`": (Linear,),
     "### `yarn`": (Yarn,),
     "### `llama3`": (Llama3,),
+    "### `longrope`": (Longrope,),
     "## `router`, within `moe`": (Router,),
     **{f"### `{kind}`": (component,) for kind, component in components().items()},
 }

@@ -45,6 +45,7 @@ class Qwen2(Family):
         "is_encoder_decoder": Fixed((False,), "an encoder would come before it"),
         "mlp_bias": Fixed((False,), "its feed-forwards have no biases"),
         "partial_rotary_factor": Fixed((1, 1.0), "only part of a head would be rotated"),
+        "use_mrope": Fixed((False,), "positions would have several axes"),
     }
     relations = (
         Multiple("num_attention_heads", "num_key_value_heads"),

@@ -43,6 +43,10 @@ CASES = {
         Rotations(Dim.of(16), 1e4, "bfloat16", "linear", 8.0),
         "int64[B, T]",
     ),
+    "rotations, longrope": (
+        Rotations(Dim.of(16), 1e4, "bfloat16", "longrope", factors=(1.0, 2.0) * 4),
+        "int64[B, T]",
+    ),
     "rotations, llama3": (
         Rotations(Dim.of(16), 1e4, "bfloat16", "llama3", 8.0, 64.0),
         "int64[B, T]",

@@ -58,6 +58,7 @@ SCALINGS: tuple[Mapping[str, Any], ...] = (
     {"scaling": "yarn", "factor": 8.0, "original_max_positions": 64, "gain": 1.2},
     {"scaling": "yarn", "factor": 8.0, "original_max_positions": 64, "truncate": False},
     {"scaling": "llama3", "factor": 8.0, "original_max_positions": 64},
+    {"scaling": "longrope", "factors": (1.0, 1.5, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0), "gain": 1.2},
 )
 EXPERTS = ("float32[B, T, 12~4]", "int64[B, T, 3~2]", "float32[B, T, 3~2]")
 TABLES = ("float32[6~4, 14~5, 12~4]", "float32[6~4, 14~5, 12~4]", "float32[6~4, 12~4, 14~5]")

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch.nn.functional as F
+from archsmith.compiler.components.rope import Longrope
 from archsmith.compiler.ir.dims import Dim
 from archsmith.compiler.ops.attention import Attend, Cached
 from archsmith.compiler.ops.elementwise import ACTIVATIONS, SigmoidGate
@@ -152,6 +153,35 @@ def test_rotations_are_those_of_transformers(
     # transformers computes frequencies in float32: at position 300 that is 3e-5 of an angle.
     same(cos, np.cos(angles) * gain, 5e-5)
     same(sin, np.sin(angles) * gain, 5e-5)
+
+
+@pytest.mark.parametrize("length", [16, 17])
+def test_longrope_is_that_of_transformers(length: int) -> None:
+    """Both lists of factors, and the factor on cosine and sine that belongs to either."""
+    lists = {"short_factor": [1.0, 1.1, 1.5, 2.0], "long_factor": [1.0, 2.5, 9.0, 30.0]}
+    rope = {"rope_type": "longrope", "rope_theta": 100.0, "original_max_position_embeddings": 16}
+    config = PretrainedConfig(
+        hidden_size=16, num_attention_heads=2, head_dim=8, max_position_embeddings=512
+    )
+    config.rope_parameters = rope | lists
+    init = ROPE_INIT_FUNCTIONS["longrope"]
+    frequencies, gain = init(config, "cpu", seq_len=length)
+    scaling = Longrope(kind="longrope", original_max_positions=16, factor=32, **lists)
+    factors = scaling.long_factor if length > 16 else scaling.short_factor
+    op = Rotations(Dim.of(8), 100.0, "float64", "longrope", gain=scaling.gain(), factors=factors)
+    positions = np.array([[0, 1, 15, 300]])
+    cos, sin = op.reference(positions)
+    angles = positions[..., None] * frequencies.double().numpy()
+    same(cos, np.cos(angles) * gain, 5e-5)  # as above
+    same(sin, np.sin(angles) * gain, 5e-5)
+
+
+def test_a_probe_has_factors_of_the_same_list() -> None:
+    factors = tuple(float(i) for i in range(1, 9))
+    few = Rotations(Dim(16, 6), 100.0, "float64", "longrope", factors=factors).at("probe")
+    more = Rotations(Dim(16, 22), 100.0, "float64", "longrope", factors=factors).at("probe")
+    assert few.attributes()["factors"] == (1.0, 3.0, 6.0)
+    assert more.attributes()["factors"] == (1, 1, 2, 3, 3, 4, 5, 6, 6, 7, 8)
 
 
 @pytest.mark.parametrize("width", [2, 8, 10])

@@ -24,6 +24,7 @@ final_norm: rms
 head: {tied: true}
 """
 YARN = "kind: yarn, factor: 4, original_max_positions: 32"
+LONGROPE = "kind: longrope, factor: 2, short_factor: [1, 1, 1, 1], original_max_positions"
 LLAMA3 = "kind: llama3, factor: 8, original_max_positions: 32, low_freq_factor: 2"
 
 
@@ -33,6 +34,9 @@ LLAMA3 = "kind: llama3, factor: 8, original_max_positions: 32, low_freq_factor: 
         ("1", YARN, "theta (1) must be above 1 for yarn"),
         ("100", f"{YARN}, beta_fast: 1, beta_slow: 32", "beta_fast (1) must be above beta_slow"),
         ("100", f"{LLAMA3}, high_freq_factor: 2", "high_freq_factor (2) must be above"),
+        ("100", f"{LONGROPE}: 1, long_factor: [1, 1, 2, 3]", "(1) must be above 1"),
+        ("100", f"{LONGROPE}: 32, long_factor: [1, 2]", "long_factor has 2 factors, 4 pairs"),
+        ("100", f"{LONGROPE}: 32, long_factor: [1, 2, 3, -1]", "long_factor[3] (-1) must be"),
     ],
 )
 def test_what_cannot_be_computed(theta: str, scaling: str, message: str, kinds: Kinds) -> None:
