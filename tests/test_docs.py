@@ -162,9 +162,11 @@ def test_the_family_kernel_and_target_of_contributing(
         "num_key_value_heads": 3,
         "max_position_embeddings": 128,
         "rms_norm_eps": 1e-5,
-        "tie_word_embeddings": False,
+        "attention_bias": True,
+        "mlp_bias": True,
+        "rope_theta": 500.0,
     }
-    oracle = save(Case("qwen2", "contributed", fields), tmp_path / "checkpoint")
+    oracle = save(Case("arcee", "contributed", fields), tmp_path / "checkpoint")
     text, warnings = compiler.read_configuration(tmp_path / "checkpoint", "model")
     assert warnings == ""
     (tmp_path / "model.yaml").write_text(text)
@@ -205,7 +207,7 @@ def test_links_lead_somewhere() -> None:
 
 def test_names_of_files_in_documents_are_files() -> None:
     """Where a document names a file of ours by its path, it is there, or the text adds it."""
-    added = re.compile(r"fuse_relu_squared|relu_squared|relu2_mlp|qwen2|accelerator|fuse-relu")
+    added = re.compile(r"fuse_relu_squared|relu_squared|relu2_mlp|arcee|accelerator|fuse-relu")
     for document in DOCUMENTS:
         for path in re.findall(
             r"`((?:compiler|passes|templates|tests|docs)/[^` ]+)`", document.read_text()

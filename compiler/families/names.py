@@ -44,6 +44,12 @@ SWIGLU: dict[str, str] = {
     "swiglu.up_bias": LAYER + "mlp.up_proj.bias",
     "swiglu.down_bias": LAYER + "mlp.down_proj.bias",
 }
+MLP: dict[str, str] = {
+    "mlp.up": LAYER + "mlp.up_proj.weight",
+    "mlp.down": LAYER + "mlp.down_proj.weight",
+    "mlp.up_bias": LAYER + "mlp.up_proj.bias",
+    "mlp.down_bias": LAYER + "mlp.down_proj.bias",
+}
 MOE: dict[str, str] = {
     "moe.router": LAYER + "mlp.gate.weight",
     "moe.experts.gate": LAYER + "mlp.experts.{expert}.gate_proj.weight",

@@ -14,12 +14,12 @@ READ_WITH: Fields = {"use_sliding_window": True}
 # What each case changes of the base.
 CHANGES: dict[str, Fields] = {
     "plain": {"num_key_value_heads": 3, "sliding_window": 7, "max_window_layers": 1},
-    "last-windows": WINDOW | {"max_window_layers": 1},
-    "all-windows": WINDOW | {"max_window_layers": 0, "num_hidden_layers": 2, "head_dim": 10},
-    "listed": WINDOW | {"layer_types": [SLIDING, FULL, SLIDING], "sliding_window": 3},
-    "no-layer-left": WINDOW | {"num_hidden_layers": 2, "rope_scaling": YARN},
-    "tied": {"tie_word_embeddings": True, "vocab_size": 97, "hidden_size": 50}
-    | {"num_attention_heads": 5, "num_key_value_heads": 5, "num_hidden_layers": 1},
+    "last-windows": WINDOW | {"max_window_layers": 1, "head_dim": 10},
+    "listed": WINDOW | {"layer_types": [SLIDING, FULL, SLIDING], "rope_scaling": YARN},
+    "all-windows": WINDOW
+    | {"max_window_layers": 0, "num_hidden_layers": 1, "vocab_size": 97}
+    | {"tie_word_embeddings": True, "hidden_size": 50, "num_attention_heads": 5}
+    | {"num_key_value_heads": 5, "sliding_window": 3},
 }
 WRONG: list[Mistake] = [
     ({"layer_types": [FULL, FULL, SLIDING]}, "layer_types", "E0308", "use_sliding_window"),
