@@ -83,10 +83,8 @@ class DeepseekV2(Family):
         ]
     )
     fixed = {
-        "is_encoder_decoder": Fixed((False,), "an encoder would come before it"),
         "mlp_bias": Fixed((False,), "shared experts with biases are not modelled"),
         "moe_layer_freq": Fixed((1,), "dense layers would stand between the sparse ones"),
-        "partial_rotary_factor": Fixed((1, 1.0), "only part of a head would be rotated"),
         "rope_interleave": Fixed((True,), "its rotary pairs are neighbours"),
         "scoring_func": Fixed(("softmax",), "its router scores by softmax"),
     }

@@ -77,10 +77,8 @@ class DeepseekV3(Family):
         ]
     )
     fixed = {
-        "is_encoder_decoder": Fixed((False,), "an encoder would come before it"),
         "mlp_bias": Fixed((False,), "its feed-forwards have no biases"),
         "moe_layer_freq": Fixed((1,), "dense layers would stand between the sparse ones"),
-        "partial_rotary_factor": Fixed((1, 1.0), "only part of a head would be rotated"),
         "scoring_func": Fixed(("sigmoid",), "its router scores by sigmoid"),
         "topk_method": Fixed(("noaux_tc",), "its router chooses by score and bias"),
     }

@@ -14,9 +14,9 @@ from ..spec.schema import Spec
 from ..spec.source import Source
 from .blocks import kinds, named, runs, sights
 from .field import Field, Fixed, Mark, Ratio, Same
-from .general import FULL, HEAD, IGNORED, LAYERS, ROPE, TOP
+from .general import FIXED, FULL, HEAD, IGNORED, LAYERS, ROPE, TOP
 from .reading import Reading
-from .rope import PART, RopeField, neutral
+from .rope import RopeField, neutral
 from .scalings import ORIGINAL
 from .table import Tree, fields_of, fill, recover, tree_of
 
@@ -34,7 +34,7 @@ class Family:
     types      what `layer_types` calls a layer -> its block, where `schedule` has that field
     choices    fields that `settle` reads and that stand nowhere in the spec
     ignored    fields that change nothing, beside those of `IGNORED`
-    fixed      fields that are understood at some of their values
+    fixed      fields that are understood at some of their values, beside those of `FIXED`
     derived    fields that must be null or the sum of the fields named
     relations  what must hold between sizes, by the configuration's names
     tensors    role -> tensor name, with `{layer}` and `{expert}`
@@ -103,7 +103,7 @@ class Family:
             config = Source("config.json", tree=config)
         reading = Reading(config)
         reading.names(self.known())
-        reading.common(self.fixed, self.derived)
+        reading.common(self._fixed(), self.derived)
         reading.values([LAYERS, *TOP.values(), *self.schedule])
         layers: Sequence[str] = []
         if reading.has(LAYERS, *self.schedule):
@@ -202,11 +202,13 @@ class Family:
     def known(self) -> frozenset[str]:
         """Return every field that a configuration of this family may have."""
         described = self.fields().keys() | self.aliases().keys()
-        checked = self.fixed.keys() | self.derived.keys() | ROPE | {"quantization_config"}
-        for item in self._rotary():
-            checked |= {PART.name} if item.part is not None else set()
-            checked |= {ORIGINAL.name} if item.original is not None else set()
+        checked = self._fixed().keys() | self.derived.keys() | ROPE | {"quantization_config"}
+        checked |= {x for item in self._rotary() for x in item.beside()}
         return IGNORED | self.ignored | described | checked
+
+    def _fixed(self) -> dict[str, Fixed]:
+        read = {x for item in self._rotary() for x in item.beside()}
+        return {name: rule for name, rule in FIXED.items() if name not in read} | dict(self.fixed)
 
     def _rotary(self) -> list[RopeField]:
         parts = self.parts.values()
@@ -251,7 +253,8 @@ class Family:
             if name not in described or isinstance(value, Mark):
                 continue
             if field.lists_layers and value is None:
-                layers = self.layers({**described, name: None})
+                absent = {other.name: other.default for other in self.schedule}
+                layers = self.layers({**absent, **described, name: None})
                 value = self.schedule_of(layers)[name]
             if isinstance(value, Same):
                 value = described[value.of]

@@ -9,7 +9,7 @@ from ..spec.relations import Even, Multiple
 from . import names
 from .family import Family
 from .field import Field, Fixed, Power
-from .general import ACTIVATIONS, FULL, LAYER_TYPES, SLIDING
+from .general import ACTIVATIONS, ATTENTION_BIAS, FULL, LAYER_TYPES, SLIDING
 from .rope import RopeField
 
 ATTENTION = {
@@ -19,13 +19,7 @@ ATTENTION = {
     "head_dim": Field("head_dim", default=256),
     "scale": Power("query_pre_attn_scalar", default=256, exponent=-0.5),
     "softcap": Field("attn_logit_softcapping", "number", default=50.0, null=None, unless=None),
-    "bias": Field(
-        "attention_bias",
-        "flag",
-        default=False,
-        unless="none",
-        words={False: "none", True: "all"},
-    ),
+    "bias": ATTENTION_BIAS,
     "rope": RopeField(theta=10000.0),
 }
 
@@ -66,8 +60,6 @@ class Gemma2(Family):
     # transformers reads `hidden_activation`, whatever `hidden_act` says.
     ignored = frozenset({"cache_implementation", "hidden_act"})
     fixed = {
-        "is_encoder_decoder": Fixed((False,), "an encoder would come before it"),
-        "partial_rotary_factor": Fixed((1, 1.0), "only part of a head would be rotated"),
         "use_bidirectional_attention": Fixed((False,), "tokens would see those after them"),
     }
     relations = (

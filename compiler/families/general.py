@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from .field import Field
+from .field import Field, Fixed
 
 DTYPES: Mapping[str | bool, object] = {
     name: name for name in ("bfloat16", "float16", "float32", "float64")
@@ -20,6 +20,9 @@ SLIDING, FULL = "sliding_attention", "full_attention"
 LAYER_TYPES = Field(
     "layer_types", "kinds", default=None, null=None, words={SLIDING: SLIDING, FULL: FULL}
 )
+ATTENTION_BIAS = Field(
+    "attention_bias", "flag", default=False, unless="none", words={False: "none", True: "all"}
+)
 LAYERS = Field("num_hidden_layers", most=100_000)
 TOP: Mapping[str, Field] = {
     "dtype": Field(
@@ -31,6 +34,11 @@ TOP: Mapping[str, Field] = {
 }
 HEAD: Mapping[str, Field] = {"tied": Field("tie_word_embeddings", "flag", default=False)}
 
+# Fields that any configuration may have, at these values; but where a family reads them itself.
+FIXED: Mapping[str, Fixed] = {
+    "is_encoder_decoder": Fixed((False,), "an encoder would come before it"),
+    "partial_rotary_factor": Fixed((1, 1.0), "only part of a head would be rotated"),
+}
 # Fields of any configuration that change nothing in what the model computes.
 IGNORED = frozenset(
     [

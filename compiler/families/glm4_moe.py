@@ -8,7 +8,7 @@ from typing import Any
 from ..spec.relations import AtMost, Multiple
 from . import names
 from .family import Family
-from .field import Field, Fixed, Ratio
+from .field import Field, Ratio
 from .general import ACTIVATION
 from .rope import RopeField
 from .table import With
@@ -75,7 +75,6 @@ class Glm4Moe(Family):
             "router_aux_loss_coef",
         ]
     )
-    fixed = {"is_encoder_decoder": Fixed((False,), "an encoder would come before it")}
     relations = (
         Multiple("num_attention_heads", "num_key_value_heads"),
         AtMost("num_experts_per_tok", "n_routed_experts"),

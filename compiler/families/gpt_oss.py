@@ -72,8 +72,6 @@ class GptOss(Family):
     ignored = frozenset({"initial_context_length", "output_router_logits", "router_aux_loss_coef"})
     fixed = {
         "hidden_act": Fixed(("silu",), "its experts have no other activation"),
-        "is_encoder_decoder": Fixed((False,), "an encoder would come before it"),
-        "partial_rotary_factor": Fixed((1, 1.0), "only part of a head would be rotated"),
     }
     relations = (
         Multiple("num_attention_heads", "num_key_value_heads"),

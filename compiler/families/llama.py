@@ -6,7 +6,7 @@ from ..spec.relations import Even, Multiple
 from . import names
 from .family import Family
 from .field import Field, Fixed, Ratio, Same
-from .general import ACTIVATION
+from .general import ACTIVATION, ATTENTION_BIAS
 from .rope import RopeField
 
 HEAD_DIM = Ratio("hidden_size", "num_attention_heads")
@@ -25,13 +25,7 @@ class Llama(Family):
             "heads": Field("num_attention_heads"),
             "kv_heads": Field("num_key_value_heads", default=HEADS, null=HEADS),
             "head_dim": Field("head_dim", default=HEAD_DIM, null=HEAD_DIM),
-            "bias": Field(
-                "attention_bias",
-                "flag",
-                default=False,
-                unless="none",
-                words={False: "none", True: "all"},
-            ),
+            "bias": ATTENTION_BIAS,
             "rope": RopeField(theta=10000.0),
         },
         "mlp": {
@@ -43,8 +37,6 @@ class Llama(Family):
     }
     ignored = frozenset({"is_llama_config"})
     fixed = {
-        "partial_rotary_factor": Fixed((1, 1.0), "only part of a head would be rotated"),
-        "is_encoder_decoder": Fixed((False,), "an encoder would come before it"),
         "rope_interleaved": Fixed((False,), "neighbours would be rotated, not halves"),
         "sliding_window": Fixed((), "a Llama attends to the whole context"),
     }

@@ -31,10 +31,8 @@ class Mistral(Family):
     }
     fixed = {
         "attention_bias": Fixed((False,), "Mistral's attention has no biases"),
-        "is_encoder_decoder": Fixed((False,), "an encoder would come before it"),
         "layer_types": Fixed((), "the window is that of every layer"),
         "mlp_bias": Fixed((False,), "its feed-forwards have no biases"),
-        "partial_rotary_factor": Fixed((1, 1.0), "only part of a head would be rotated"),
     }
     relations = (
         Multiple("num_attention_heads", "num_key_value_heads"),

@@ -40,8 +40,6 @@ class Mixtral(Family):
     ignored = frozenset({"output_router_logits", "router_aux_loss_coef", "router_jitter_noise"})
     fixed = {
         "attention_bias": Fixed((False,), "Mixtral's attention has no biases"),
-        "is_encoder_decoder": Fixed((False,), "an encoder would come before it"),
-        "partial_rotary_factor": Fixed((1, 1.0), "only part of a head would be rotated"),
     }
     relations = (
         Multiple("num_attention_heads", "num_key_value_heads"),

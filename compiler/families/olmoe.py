@@ -5,8 +5,8 @@ from __future__ import annotations
 from ..spec.relations import AtMost, Even, Multiple
 from . import names
 from .family import Family
-from .field import Field, Fixed, Ratio, Same
-from .general import ACTIVATION
+from .field import Field, Ratio, Same
+from .general import ACTIVATION, ATTENTION_BIAS
 from .rope import RopeField
 
 HEAD_DIM = Ratio("hidden_size", "num_attention_heads")
@@ -28,13 +28,7 @@ class Olmoe(Family):
             "qk_norm": "rms",
             "qk_norm_over": "width",
             "clip": Field("clip_qkv", "number", default=None, null=None, unless=None),
-            "bias": Field(
-                "attention_bias",
-                "flag",
-                default=False,
-                unless="none",
-                words={False: "none", True: "all"},
-            ),
+            "bias": ATTENTION_BIAS,
             "rope": RopeField(theta=10000.0),
         },
         "experts": {
@@ -51,10 +45,6 @@ class Olmoe(Family):
         },
     }
     ignored = frozenset({"output_router_logits", "router_aux_loss_coef"})
-    fixed = {
-        "is_encoder_decoder": Fixed((False,), "an encoder would come before it"),
-        "partial_rotary_factor": Fixed((1, 1.0), "only part of a head would be rotated"),
-    }
     relations = (
         Multiple("num_attention_heads", "num_key_value_heads"),
         Even("head_dim"),

@@ -39,7 +39,6 @@ class Phi3(Family):
     ignored = frozenset({"embd_pdrop", "full_attn_mod", "interpolate_factor", "resid_pdrop"})
     fixed = {
         "attention_bias": Fixed((False,), "its attention has no biases"),
-        "is_encoder_decoder": Fixed((False,), "an encoder would come before it"),
         "lm_head_bias": Fixed((False,), "logits would have a bias"),
         "mlp_bias": Fixed((False,), "its feed-forwards have no biases"),
     }

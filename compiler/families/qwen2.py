@@ -42,9 +42,7 @@ class Qwen2(Family):
     types = windows.TYPES
     fixed = {
         "attention_bias": Fixed((True,), "its queries, keys and values have biases"),
-        "is_encoder_decoder": Fixed((False,), "an encoder would come before it"),
         "mlp_bias": Fixed((False,), "its feed-forwards have no biases"),
-        "partial_rotary_factor": Fixed((1, 1.0), "only part of a head would be rotated"),
         "use_mrope": Fixed((False,), "positions would have several axes"),
     }
     relations = (

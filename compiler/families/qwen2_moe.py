@@ -8,7 +8,7 @@ from typing import Any
 from ..spec.relations import AtMost, Even, Multiple
 from . import names, windows
 from .family import Family
-from .field import LARGEST, Field, Fixed, Ratio
+from .field import LARGEST, Field, Ratio
 from .general import ACTIVATION, FULL, SLIDING
 from .rope import RopeField
 
@@ -67,10 +67,6 @@ class Qwen2Moe(Family):
         *windows.SCHEDULE,
     )
     ignored = frozenset({"output_router_logits", "router_aux_loss_coef"})
-    fixed = {
-        "is_encoder_decoder": Fixed((False,), "an encoder would come before it"),
-        "partial_rotary_factor": Fixed((1, 1.0), "only part of a head would be rotated"),
-    }
     relations = (
         Multiple("num_attention_heads", "num_key_value_heads"),
         Even("head_dim"),

@@ -9,7 +9,7 @@ from ..spec.relations import Even, Multiple
 from . import names, windows
 from .family import Family
 from .field import Field, Fixed, Same
-from .general import ACTIVATION
+from .general import ACTIVATION, ATTENTION_BIAS
 from .rope import RopeField
 
 ATTENTION = {
@@ -18,13 +18,7 @@ ATTENTION = {
     "kv_heads": Field("num_key_value_heads", default=32, null=Same("num_attention_heads")),
     "head_dim": Field("head_dim", default=128),
     "qk_norm": "rms",
-    "bias": Field(
-        "attention_bias",
-        "flag",
-        default=False,
-        unless="none",
-        words={False: "none", True: "all"},
-    ),
+    "bias": ATTENTION_BIAS,
     "rope": RopeField(theta=10000.0),
 }
 
@@ -46,9 +40,7 @@ class Qwen3(Family):
     schedule = windows.SCHEDULE
     types = windows.TYPES
     fixed = {
-        "is_encoder_decoder": Fixed((False,), "an encoder would come before it"),
         "mlp_bias": Fixed((False,), "its feed-forwards have no biases"),
-        "partial_rotary_factor": Fixed((1, 1.0), "only part of a head would be rotated"),
     }
     relations = (
         Multiple("num_attention_heads", "num_key_value_heads"),

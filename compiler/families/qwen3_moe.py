@@ -9,7 +9,7 @@ from ..spec.relations import AtMost, Even, Multiple
 from . import names
 from .family import Family
 from .field import LARGEST, Field, Fixed, Ratio
-from .general import ACTIVATION
+from .general import ACTIVATION, ATTENTION_BIAS
 from .rope import RopeField
 
 HEAD_DIM = Ratio("hidden_size", "num_attention_heads")
@@ -31,13 +31,7 @@ class Qwen3Moe(Family):
             "kv_heads": Field("num_key_value_heads", default=4),
             "head_dim": Field("head_dim", default=HEAD_DIM, null=HEAD_DIM),
             "qk_norm": "rms",
-            "bias": Field(
-                "attention_bias",
-                "flag",
-                default=False,
-                unless="none",
-                words={False: "none", True: "all"},
-            ),
+            "bias": ATTENTION_BIAS,
             "rope": RopeField(theta=10000.0),
         },
         "mlp": {
@@ -66,10 +60,8 @@ class Qwen3Moe(Family):
         ["max_window_layers", "output_router_logits", "router_aux_loss_coef", "sliding_window"]
     )
     fixed = {
-        "is_encoder_decoder": Fixed((False,), "an encoder would come before it"),
         "mlp_bias": Fixed((False,), "its feed-forwards have no biases"),
         "n_shared_experts": Fixed((0,), "it has no shared experts"),
-        "partial_rotary_factor": Fixed((1, 1.0), "only part of a head would be rotated"),
         "use_sliding_window": Fixed(
             (False,), "which layers have a window differs between versions of transformers"
         ),

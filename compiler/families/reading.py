@@ -100,8 +100,9 @@ class Reading:
 
     def _switch(self, original: object) -> None:
         """Warn that the factors are those of long contexts in short ones too."""
-        message = "long_factor is used at every length; by transformers, beyond"
-        message = f"{message} {quoted(original)} tokens only"
+        message = (
+            f"long_factor is used at every length; by transformers, beyond {original} tokens only"
+        )
         help = f"with `max_positions: {original}` a spec uses short_factor"
         place = self.config.value((rope.place(self.fields),))
         self.warnings.append(Diagnostic("E0312", message, place, help, "warning"))

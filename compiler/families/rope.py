@@ -34,6 +34,11 @@ class RopeField:
     kinds: tuple[str, ...] = ("default", "linear", "yarn", "llama3")
     original: int | None = None
 
+    def beside(self) -> set[str]:
+        """Return the fields that it reads where the other sizes stand."""
+        read = {PART.name: self.part, ORIGINAL.name: self.original}
+        return {name for name, otherwise in read.items() if otherwise is not None}
+
 
 @dataclass(frozen=True)
 class Problem:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from ...compiler.ir.cost import Cost, Sizes
 from ...compiler.ir.types import TensorType
 from ...compiler.machine.target import Target
 from ...compiler.ops.position import Rotations
 from ...compiler.schedule.code import Code, call, name
-from ...compiler.schedule.kernel import Kernel
+from ...compiler.schedule.kernel import Kernel, Use
 
 PARAMETERS = {
     "none": (),
@@ -30,6 +33,9 @@ class TorchRotations(Kernel):
     ) -> Cost:
         """Frequencies, angles, and two functions of them; a scaling takes further steps."""
         return op.cost(sizes, *operands) + Cost(launches=10 + STEPS[op.scaling])
+
+    def values(self, uses: tuple[Use, ...], target: Target) -> Mapping[str, Any]:
+        return {"listed": any(use.op.factors for use in uses)}
 
     def call(self, op: Rotations, positions: Code, *, phases: tuple[str, ...]) -> Code:
         given = op.attributes()

@@ -13,13 +13,12 @@ READ_WITH: Fields = {"use_sliding_window": True}
 
 # What each case changes of the base.
 CHANGES: dict[str, Fields] = {
-    "plain": {"num_hidden_layers": 2},
+    "plain": {"num_hidden_layers": 2, "num_key_value_heads": 1, "rope_scaling": LLAMA3},
     "last-windows": WINDOW | {"max_window_layers": 2, "head_dim": 18, "attention_bias": True},
-    "listed": WINDOW
-    | {"layer_types": [FULL, SLIDING, FULL], "num_key_value_heads": 1}
-    | {"rope_scaling": LLAMA3},
-    "tied": {"tie_word_embeddings": True, "vocab_size": 97, "num_hidden_layers": 1}
-    | {"num_key_value_heads": 6, "rms_norm_eps": 1e-3},
+    "listed-tied": WINDOW
+    | {"layer_types": [SLIDING, FULL], "num_hidden_layers": 2}
+    | {"tie_word_embeddings": True, "vocab_size": 97, "num_key_value_heads": 6}
+    | {"rms_norm_eps": 1e-3},
 }
 WRONG: list[Mistake] = [
     ({"layer_types": [SLIDING] * 3}, "layer_types", "E0308", "use_sliding_window"),
