@@ -15,6 +15,7 @@ from ..spec.source import Source
 from .blocks import kinds, named, runs, sights
 from .field import Field, Fixed, Mark, Ratio, Same
 from .general import FIXED, FULL, HEAD, IGNORED, LAYERS, ROPE, TOP
+from .parts import counterpart, merge
 from .reading import Reading
 from .rope import RopeField, neutral
 from .scalings import ORIGINAL
@@ -137,7 +138,7 @@ class Family:
         tree |= {"final_norm": self.final_norm, "head": fill(self.head, values)}
         tree |= {"embed": fill(self.embed, values)} if self.embed else {}
         tree["checkpoint"] = self.name
-        _merge_parts(tree)
+        merge(tree)
         return tree, reading.warnings + self.warnings(config)
 
     def describe(self, tree: Mapping[str, Any] | Spec) -> dict[str, Any]:
@@ -153,7 +154,7 @@ class Family:
         recover(self.embed, tree.get("embed") or {}, fields)
         for name, template in self.parts.items():
             name = tree["final_norm"] if name == self.final_norm else name
-            if part := _counterpart(name, template["kind"], tree):
+            if part := counterpart(name, template["kind"], tree):
                 recover(template, part, fields)
         for theirs, mine in self._names_of(tree).items():
             for step, given in zip(self.blocks.get(mine, ()), tree["blocks"][theirs], strict=False):
@@ -169,6 +170,7 @@ class Family:
         """Return the described fields that a checkpoint's tensors do not show by themselves."""
         visible = {"model_type", "dtype", "max_position_embeddings"}
         visible |= {field.name for field in self.schedule if not field.lists_layers}
+        visible -= {field.name for field in self._standing()}
         return {name: x for name, x in self.describe(tree).items() if name not in visible}
 
     def defaults(self, described: Mapping[str, Any]) -> dict[str, Any]:
@@ -194,9 +196,7 @@ class Family:
 
     def fields(self) -> dict[str, Field]:
         """Return every field that the spec depends on, by name."""
-        listed = [LAYERS, *TOP.values(), *self.schedule, *self.choices]
-        for table in (self.head, self.embed, *self.parts.values(), *chain(*self.blocks.values())):
-            listed += fields_of(table)
+        listed = [LAYERS, *TOP.values(), *self.schedule, *self.choices, *self._standing()]
         return {field.name: field for field in listed}
 
     def known(self) -> frozenset[str]:
@@ -205,6 +205,10 @@ class Family:
         checked = self._fixed().keys() | self.derived.keys() | ROPE | {"quantization_config"}
         checked |= {x for item in self._rotary() for x in item.beside()}
         return IGNORED | self.ignored | described | checked
+
+    def _standing(self) -> list[Field]:
+        tables = (self.head, self.embed, *self.parts.values(), *chain(*self.blocks.values()))
+        return [field for table in tables for field in fields_of(table)]
 
     def _fixed(self) -> dict[str, Fixed]:
         read = {x for item in self._rotary() for x in item.beside()}
@@ -272,26 +276,3 @@ def family_of(config: Source, families: Mapping[str, type[Family]]) -> Family:
     message = "the configuration has no model_type" if name is None else "unsupported model_type"
     help = accepted(name, families, "supported are")
     raise SpecError(config, [Diagnostic("E0303", message, config.value(("model_type",)), help)])
-
-
-def _counterpart(name: str, kind: str, tree: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Return the tree's part that plays a table's role: by name, or as the only one of its kind."""
-    parts: Mapping[str, Mapping[str, Any]] = tree["parts"]
-    alike = [part for part in parts.values() if part["kind"] == kind]
-    if name in parts and parts[name]["kind"] == kind:
-        return parts[name]
-    return alike[0] if len(alike) == 1 else None
-
-
-def _merge_parts(tree: Tree) -> None:
-    """Let norms that turned out equal be one part, the first."""
-    parts: dict[str, Tree] = tree["parts"]
-    first: dict[str, str] = {}
-    for name in [name for name, part in parts.items() if part["kind"].endswith("_norm")]:
-        same = first.setdefault(repr(parts[name]), name)
-        if same != name:
-            del parts[name]
-            for part in (*parts.values(), *chain(*tree["blocks"].values())):
-                part |= {k: same for k, value in part.items() if value == name and k != "kind"}
-            if tree["final_norm"] == name:
-                tree["final_norm"] = same

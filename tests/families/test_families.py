@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -217,6 +218,38 @@ def test_no_value_breaks_the_reader(data: st.DataObject, families: dict[str, typ
     except SpecError:
         return
     assert family.read(family.describe(tree))[0] == tree
+
+
+@pytest.mark.parametrize("name", ["qwen2", "qwen3"])
+def test_windows_that_no_list_names(name: str, families: dict[str, type[Family]]) -> None:
+    """They are described so that a configuration without the list means the same layers."""
+    family = families[name]()
+    windows = {"use_sliding_window": True, "max_window_layers": 2}
+    described = family.describe(family.read(base(name) | windows)[0])
+    assert described["layer_types"] == ["full_attention"] * 2 + ["sliding_attention"]
+    assert family.defaults(described)["layer_types"] == described["layer_types"]
+
+
+def test_what_a_schedule_does_not_describe_has_its_default(
+    families: dict[str, type[Family]],
+) -> None:
+    class Terse(families["qwen2"]):  # type: ignore[misc]
+        def schedule_of(self, layers: Sequence[str]) -> dict[str, Any]:
+            return {"layer_types": super().schedule_of(layers)["layer_types"]}
+
+    family = Terse()
+    described = family.describe(family.read(base("qwen2"))[0])
+    assert family.defaults(described)["layer_types"] == ["full_attention"] * 3
+
+
+def test_a_field_of_the_schedule_that_stands_in_a_part_is_compared(
+    families: dict[str, type[Family]],
+) -> None:
+    class Wider(families["mistral"]):  # type: ignore[misc]
+        schedule = (families["mistral"]().fields()["sliding_window"],)
+
+    family = Wider()
+    assert family.meaning(family.read(base("mistral"))[0])["sliding_window"] == 5
 
 
 def test_each_family_is_tried(families: dict[str, type[Family]]) -> None:
