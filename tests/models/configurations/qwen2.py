@@ -13,8 +13,8 @@ READ_WITH: Fields = {"use_sliding_window": True}
 
 # What each case changes of the base.
 CHANGES: dict[str, Fields] = {
-    "plain": {"num_key_value_heads": 3, "sliding_window": 7, "max_window_layers": 1},
-    "last-windows": WINDOW | {"max_window_layers": 1, "head_dim": 10},
+    "plain": {"num_key_value_heads": 3, "max_window_layers": 1, "num_hidden_layers": 2},
+    "last-windows": WINDOW | {"max_window_layers": 1, "head_dim": 10, "num_hidden_layers": 2},
     "listed": WINDOW | {"layer_types": [SLIDING, FULL, SLIDING], "rope_scaling": YARN},
     "all-windows": WINDOW
     | {"max_window_layers": 0, "num_hidden_layers": 1, "vocab_size": 97}

@@ -14,7 +14,9 @@ READ_WITH: Fields = {"use_sliding_window": True}
 # What each case changes of the base.
 CHANGES: dict[str, Fields] = {
     "plain": {"num_hidden_layers": 2, "num_key_value_heads": 1, "rope_scaling": LLAMA3},
-    "last-windows": WINDOW | {"max_window_layers": 2, "head_dim": 18, "attention_bias": True},
+    "last-windows": WINDOW
+    | {"max_window_layers": 1, "head_dim": 18, "attention_bias": True}
+    | {"num_hidden_layers": 2},
     "listed-tied": WINDOW
     | {"layer_types": [SLIDING, FULL], "num_hidden_layers": 2}
     | {"tie_word_embeddings": True, "vocab_size": 97, "num_key_value_heads": 6}
