@@ -77,6 +77,9 @@ def convert(
 def verify(folder: Path, source: Path | None) -> None:
     """Compare every byte of a converted folder with the checksums that were written with it.
 
+    \b
+      archsmith verify weights
+
     Exit code 3, and a line for each file and tensor, where anything is damaged.
     """
     from ..convert.conversion import verify as do

@@ -35,10 +35,6 @@ class ToCheckpoint(Job):
     @cached_property
     def sources(self) -> Sources:
         package = self.package
-        if not package.converted.is_converted(self.source):
-            raise ArchsmithError(
-                f"{self.source} is not converted: it holds no {package.converted.INDEX}"
-            )
         with told():
             tensors = package.converted.match(self._model, self.source, package.weights.LAYOUT)
         return Sources(package, package.checkpoint.Found(tensors, {}, None))
@@ -70,9 +66,9 @@ class ToCheckpoint(Job):
         if self._changed:
             config = json.loads(texts["config.json"])
             config.pop("quantization_config", None)
-            name = "dtype" if "dtype" in config else "torch_dtype"
             most = max(self.shards[0].outputs, key=lambda output: output.nbytes)
-            config[name] = str(self._torch(most.dtype)).removeprefix("torch.")
+            dtype = str(self._torch(most.dtype)).removeprefix("torch.")
+            config |= {name: dtype for name in ("dtype", "torch_dtype") if name in config}
             texts["config.json"] = (json.dumps(config, indent=2) + "\n").encode()
         return texts
 
@@ -151,7 +147,9 @@ class ToCheckpoint(Job):
             came = self._came[name]["dtype"]
             if self.dtype is not None:
                 found[name] = names[parameter.dtype]
-            elif torch.promote_types(self._torch(came), self._torch(held)) == self._torch(held):
+            elif came in self.package.checkpoint.FLOATS and self._torch(
+                held
+            ) == torch.promote_types(self._torch(came), self._torch(held)):
                 found[name] = came
             else:
                 found[name] = held

@@ -6,8 +6,9 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Annotated, Any, BinaryIO
 
+from pydantic import BaseModel, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 
 from ..errors import ArchsmithError, DamagedError
@@ -15,6 +16,24 @@ from .disk import whole
 
 NAME = "checksums.json"
 CHUNK = 2**24  # bytes
+File = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}$")]
+
+
+class Summed(BaseModel):
+    """A file of tensors: its bytes, and the length and sha256 of its header and of each tensor."""
+
+    size: int
+    header: tuple[int, str]
+    tensors: list[tuple[str, int, str]]
+
+
+class Said(BaseModel):
+    """What must be there, so that whatever is read is read of files in the folder."""
+
+    job: dict[str, str | int]
+    shards: dict[File, Summed]
+    files: dict[File, str]
+    sources: dict[str, dict[str, str]]
 
 
 def write(folder: Path, said: Mapping[str, Any]) -> None:
@@ -41,6 +60,10 @@ def read(folder: Path) -> dict[str, Any]:
         right = False
     if not right:
         raise DamagedError(f"{path} is damaged: it is not what was written")
+    try:
+        Said.model_validate_json(held, strict=True)
+    except ValidationError as error:
+        raise ArchsmithError(f"{path} is none that `archsmith convert` writes: {error}") from None
     return said
 
 

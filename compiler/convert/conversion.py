@@ -53,13 +53,13 @@ class Report:
 
     def text(self) -> str:
         """Lines for people."""
-        gb = f"{self.read / 1e9:.2f} GB in, {self.written / 1e9:.2f} GB out in {self.files} files"
-        lines = [f"{self.folder}: {gb}"]
+        moved = f"{size(self.read)} in, {size(self.written)} out in {self.files} files"
+        lines = [f"{self.folder}: {moved}"]
         if self.seconds is not None:
             lines = [
-                f"{self.folder} (nothing written): {gb}",
-                f"  memory: {self.memory / 1e6:,.0f} MB for tensors, and some 250 MB for torch",
-                f"  disk: {self.free / 1e9:.2f} GB are free",
+                f"{self.folder} (nothing written): {moved}",
+                f"  memory: {size(self.memory)} for tensors, and some 250 MB for torch",
+                f"  disk: {size(self.free)} are free",
                 f"  time: about {self.seconds:,.0f} s, if it writes as fast as it reads",
             ]
         for what, names in (
@@ -89,6 +89,8 @@ def convert(
     if folder.resolve() in (source.resolve(), package.resolve()):
         raise ArchsmithError(f"{folder} is what is read; name a new folder")
     module = imported(package)
+    if not hasattr(module, "converted"):
+        raise ArchsmithError(f"{package} was built before packages had a layout; build it again")
     kind = ToCheckpoint if to_hf else ToLayout
     job: Job = kind(module, source, folder, floating(dtype), shard_bytes)
     job.begin()
@@ -125,6 +127,11 @@ def verify(folder: Path, source: Path | None, progress: Progress) -> int:
             "\n".join([f"{folder} is not what was written", *(f"  {w}" for w in wrong)])
         )
     return sum(len(shard["tensors"]) for shard in said["shards"].values())
+
+
+def size(count: int) -> str:
+    """Return a number of bytes as people read it."""
+    return f"{count / 1e9:,.2f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
 
 
 def _rate(job: Job) -> float:
