@@ -60,12 +60,8 @@ class ToLayout(Job):
 
     @property
     def memory(self) -> int:
-        spans = max(
-            (span.end - span.first) * int(parameter.dtype.itemsize)
-            for parameter, spans in self._parameters
-            for span in spans
-        )
-        return spans + max(int(stored.size) for stored in self.sources.found.tensors.values())
+        largest = max(int(stored.size) for stored in self.sources.found.tensors.values())
+        return largest + self._largest_span
 
     def begin(self) -> None:
         """Raise `ArchsmithError` where a tensor differs from the one that it is to be a copy of."""
@@ -103,6 +99,19 @@ class ToLayout(Job):
     def _parameters(self) -> list[tuple[Parameter, list[Span]]]:
         return [(held, held.spans()) for held in parameters(self.package, self._model)]
 
+    @property
+    def _largest_span(self) -> int:
+        return max(
+            (span.end - span.first) * int(parameter.dtype.itemsize)
+            for parameter, spans in self._parameters
+            for span in spans
+        )
+
+    @cached_property
+    def _memory(self) -> Any:
+        torch: Any = importlib.import_module("torch")
+        return torch.empty(self._largest_span, dtype=torch.uint8)
+
     @cached_property
     def _copies(self) -> dict[str, str]:
         """The tensors that the checkpoint has twice."""
@@ -117,16 +126,15 @@ class ToLayout(Job):
         return sorted(name for name in held if name not in read)
 
     def _pieces(self, parameter: Parameter, spans: Sequence[Span]) -> Iterator[Any]:
-        """Make a parameter a span at a time, each in memory of its own."""
-        torch: Any = importlib.import_module("torch")
+        """Make a parameter a span at a time, in the memory of the one before."""
         for span in spans:
-            made = torch.empty(span.end - span.first, dtype=parameter.dtype)
+            nbytes = (span.end - span.first) * int(parameter.dtype.itemsize)
+            made = self._memory[:nbytes].view(parameter.dtype)
             for holding in span.holdings:
                 place = holding.place
                 view = made.as_strided(place.shape, place.strides, place.first - span.first)
                 self._fill(view, holding)
             yield made
-            del made, view  # before more is taken for the next
 
     def _fill(self, view: Any, holding: Holding) -> None:
         part = holding.part

@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -57,14 +58,15 @@ class Shard(NamedTuple):
     def write(self, folder: Path, advance: Callable[[int], None]) -> dict[str, Any]:
         """Write the file; returns its size, and the sha256 of its header and of each tensor."""
         tensors: list[tuple[str, int, str]] = []
-        with whole(folder / self.file) as file:
+        with whole(folder / self.file) as file, ThreadPoolExecutor(1) as beside:
             file.write(header := self.header)
             for output in self.outputs:
                 digest = hashlib.sha256()
                 for piece in output.pieces():
                     held = octets(piece)
+                    digested = beside.submit(digest.update, held)
                     file.write(held)
-                    digest.update(held)
+                    digested.result()  # before its memory is used again
                     advance(len(held))
                 tensors.append((output.name, output.nbytes, digest.hexdigest()))
         return {
