@@ -17,10 +17,24 @@ def whole(path: Path) -> Iterator[BinaryIO]:
     partial = path.with_name(path.name + PARTIAL)
     with partial.open("wb") as file:
         yield file
-        file.flush()
-        os.fsync(file.fileno())
+        settle(file)
     os.replace(partial, path)
     sync(path.parent)
+
+
+def settle(file: BinaryIO) -> None:
+    """Wait until what was written is on the disk, and have the system forget it."""
+    file.flush()
+    os.fsync(file.fileno())
+    forget(file, 0, 0)
+
+
+def forget(file: BinaryIO, start: int, size: int) -> None:
+    """Have the system give up memory in which it keeps what was read or written; 0 is to the end.
+
+    Else a checkpoint that passes by would take the place of everything that is kept for a reason.
+    """
+    os.posix_fadvise(file.fileno(), start, size, os.POSIX_FADV_DONTNEED)
 
 
 def sync(folder: Path) -> None:

@@ -11,7 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .disk import whole
+from .disk import settle, whole
+
+UNSETTLED = 2**28
+"""Bytes that may wait in memory for the disk: without a limit, all memory would fill up."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ class Shard(NamedTuple):
     def write(self, folder: Path, advance: Callable[[int], None]) -> dict[str, Any]:
         """Write the file; returns its size, and the sha256 of its header and of each tensor."""
         tensors: list[tuple[str, int, str]] = []
+        waiting = 0
         with whole(folder / self.file) as file, ThreadPoolExecutor(1) as beside:
             file.write(header := self.header)
             for output in self.outputs:
@@ -68,6 +72,10 @@ class Shard(NamedTuple):
                     file.write(held)
                     digested.result()  # before its memory is used again
                     advance(len(held))
+                    waiting += len(held)
+                    if waiting > UNSETTLED:
+                        settle(file)
+                        waiting = 0
                 tensors.append((output.name, output.nbytes, digest.hexdigest()))
         return {
             "size": self.size,

@@ -7,6 +7,7 @@ import importlib
 from dataclasses import dataclass, field
 from typing import Any
 
+from .disk import forget
 from .output import octets
 
 
@@ -46,6 +47,8 @@ class Sources:
             self._memory = torch.empty(stored.size, dtype=torch.uint8)
         held = self._memory[: stored.size]
         stored.read_into(octets(held))
+        with stored.file.open("rb") as file:
+            forget(file, stored.start, stored.size)
         tensor = held.view(self.package.files.DTYPES[stored.dtype]).reshape(stored.shape)
         self._digest(name, tensor)
         return tensor
