@@ -27,6 +27,12 @@ class ProofError(ArchsmithError):
     exit_code = 3
 
 
+class DamagedError(ArchsmithError):
+    """A converted checkpoint is not, to the byte, what was written."""
+
+    exit_code = 3
+
+
 class ExportError(ArchsmithError):
     """A tool that is no part of archsmith cannot lower the graph to another form."""
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import importlib
 import re
-import sys
-import traceback
 from pathlib import Path
 from typing import Any
 
-from .errors import ArchsmithError, EnvironmentMissing
+from .errors import ArchsmithError
+from .imported import floating, imported, told
 
 
 def generate(
@@ -28,21 +27,9 @@ def generate(
     prompt = _ids(tokens)
     if not 0 <= seed < 2**63:
         raise ArchsmithError(f"--seed is a number from 0 to 2**63 - 1, not {seed}")
-    folder = folder.resolve()
-    if not (folder / "model.py").is_file():
-        raise ArchsmithError(f"{folder} holds no package; `archsmith build` makes one")
-    try:
-        torch: Any = importlib.import_module("torch")
-    except ImportError as error:
-        raise EnvironmentMissing(f"running a package needs torch: {error}") from None
-    sys.path.insert(0, str(folder.parent))
-    try:
-        module = importlib.import_module(folder.name)
-    except Exception as error:  # the package's code is its owner's
-        raise ArchsmithError(f"{folder} cannot be imported: {_told(error)}") from error
-    kind = None if dtype is None else getattr(torch, dtype, None)
-    if dtype is not None and not (isinstance(kind, torch.dtype) and kind.is_floating_point):
-        raise ArchsmithError(f"--dtype is a floating one such as float32, not {dtype!r}")
+    module = imported(folder)
+    torch: Any = importlib.import_module("torch")
+    kind = floating(dtype)
     if weights is not None and not weights.is_dir():
         raise ArchsmithError(f"--weights {weights} is no folder with a checkpoint")
     try:
@@ -63,14 +50,8 @@ def generate(
     except (ValueError, OSError, RuntimeError, AssertionError) as error:  # as torch has it
         raise ArchsmithError(str(error)) from None
     except Exception as error:
-        raise ArchsmithError(f"the package fails: {_told(error)}") from error
+        raise ArchsmithError(f"the package fails: {told(error)}") from error
     return [int(token) for token in out[0]]
-
-
-def _told(error: Exception) -> str:
-    """An exception and the line that raised it."""
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {error} (line {last.lineno} of {last.filename})"
 
 
 def _ids(text: str) -> list[int]:

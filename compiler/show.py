@@ -6,6 +6,15 @@ from collections.abc import Sequence
 from types import TracebackType
 
 from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+from rich.progress import Progress as Bar
 from rich.table import Table
 
 from .emit.aot import Compiled
@@ -36,6 +45,41 @@ class Progress:
     def show(self, doing: str) -> None:
         if self._status is not None:
             self._status.update(doing)
+
+
+class Bytes:
+    """A bar on a terminal: how many bytes of how many, how fast, and how long yet; else silent."""
+
+    def __init__(self) -> None:
+        console = Console(stderr=True)
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+        )
+        self._bar = Bar(*columns, console=console, disable=not console.is_terminal)
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Bytes:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def begin(self, doing: str, total: int) -> None:
+        self._task = self._bar.add_task(doing, total=total)
+
+    def advance(self, count: int) -> None:
+        if self._task is not None:
+            self._bar.advance(self._task, count)
 
 
 def summary(report: Report, dry_run: bool) -> None:

@@ -38,6 +38,7 @@ SURFACE = {
         "weights",
     ],
     "check": ["json"],
+    "convert": ["dry_run", "dtype", "json", "package", "shard_gb", "to_hf"],
     "explain": ["pass"],
     "export": ["batch", "dtype", "json", "output", "pipeline", "proof", "to", "tokens", "weights"],
     "graph": ["after", "block", "format", "output", "phase", "pipeline"],
@@ -50,6 +51,7 @@ SURFACE = {
         *("device", "dtype", "max_new", "seed", "temperature", "tokens", "top_p", "weights"),
     ],
     "schema": ["output"],
+    "verify": ["source"],
 }
 
 

@@ -29,6 +29,7 @@ TEMPLATES = (
     "cache.py",
     "checkpoint.py",
     "computed.py",
+    "converted.py",
     "files.py",
     "float8.py",
     "generate.py",
@@ -95,6 +96,7 @@ def emit(
         "__init__.py": render(templates["__init__.py"], values),
         "cache.py": render(templates["cache.py"], values),
         "checkpoint.py": render(templates["checkpoint.py"], values),
+        "converted.py": render(templates["converted.py"], values),
         "files.py": render(templates["files.py"], values),
         "float8.py": render(templates["float8.py"], values),
         "generate.py": render(templates["generate.py"], values),
@@ -170,6 +172,18 @@ class _Tensors:
     def copies(self) -> Source:
         items = ", ".join(f"{string(k)}: {string(v)}" for k, v in sorted(self.pairs.items()))
         return Source(tuple(statement(f"COPIES: dict[str, str] = {{{items}}}", 0)))
+
+    @property
+    def layout(self) -> Source:
+        """A digest of where each tensor is held, and of the shapes of what holds it."""
+        model = self.module.plan.model
+        said = [str(model.schedule)]
+        for key, block in model.blocks.items():
+            said.append(key)
+            for own, param in block.params.items():
+                said.append(f"{own} {[dim.at(self.which) for dim in param.program.shape]}")
+            said += table(block.params, "layer", self.which, 0)
+        return Source((f"LAYOUT = {string(digest(chr(10).join(said)))}",))
 
     @property
     def computed(self) -> Source | None:

@@ -133,7 +133,10 @@ def test_on_a_cpu_and_for_gradients_it_is_its_path_in_pytorch(registry: Registry
 
     def gradients(function: object) -> list[torch.Tensor]:
         torch.manual_seed(1)
-        x, weight, gate_up, down = (torch.randn(s).requires_grad_() for s in shapes)
+        # Of a size that keeps results near one: what cancels says nothing in float32.
+        x, weight, gate_up, down = (torch.randn(s) * s[-1] ** -0.5 for s in shapes)
+        for tensor in (x, weight, gate_up, down):
+            tensor.requires_grad_()
         assert callable(function)
         y = function(x, index, weight, gate_up, down, activation="silu")
         y.square().sum().backward()
@@ -142,4 +145,4 @@ def test_on_a_cpu_and_for_gradients_it_is_its_path_in_pytorch(registry: Registry
     wanted = gradients(module.fused_experts)
     for found in (gradients(module.grouped_experts), gradients(module.grouped_experts.registered)):
         for one, other in zip(found, wanted, strict=True):
-            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 import torch
+from archsmith.compiler.convert.checkpoint import ToCheckpoint
+from archsmith.compiler.convert.layout import ToLayout
 from models.oracle import Float64, logits
 from models.tiny import FAMILIES, Case, cases, save
 from safetensors.torch import load_file
@@ -106,6 +108,24 @@ def test_float32_and_bfloat16_checkpoints_in_shards(
         assert own.dtype == dtype
         package.save(own, tmp_path / f"again-{folder.name}")
         same_tensors(folder, tmp_path / f"again-{folder.name}")
+    there_and_back(package, folder, own)
+
+
+def there_and_back(package: Any, folder: Path, loaded: Any) -> None:
+    """A checkpoint as the package holds it is what `load` makes of it, and becomes itself again."""
+    laid_out, again = folder.with_name("laid-out"), folder.with_name("back")
+    for job in (
+        ToLayout(package, folder, laid_out, None, 2**15),
+        ToCheckpoint(package, laid_out, again, None, 2**15),
+    ):
+        job.begin()
+        job.run(lambda count: None)
+    mapped = package.load(laid_out).state_dict()
+    for name, parameter in loaded.state_dict().items():
+        assert mapped[name].dtype == parameter.dtype, name
+        assert torch.equal(mapped[name], parameter), name
+    same_tensors(folder, again)
+    assert (again / "config.json").read_bytes() == (folder / "config.json").read_bytes()
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -1,0 +1,1 @@
+"""Checkpoints into a package's own layout, back again, and proved whole."""
