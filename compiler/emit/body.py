@@ -13,7 +13,8 @@ from ..ir.types import TensorType
 from ..schedule.code import Code, call, name, tuple_of
 from ..schedule.kernel import Kernel
 from .branches import Served, branches
-from .layout import WIDTH, statement
+from .layout import WIDTH, statement, words
+from .routers import told
 
 FOLDED = 72  # columns: what is longer gets a line and a name of its own
 
@@ -51,6 +52,8 @@ class Writer:
     """What holds in some of the phases alone, as a test."""
     windows: Mapping[str, str] = field(default_factory=dict)
     """Which cache an op reads that keeps a window of rows only, by the op's node."""
+    routers: Mapping[str, str] = field(default_factory=dict)
+    """What the choices of experts that are recorded are called, by the op's node."""
     block: str = ""
     trace: bool = False
     """Follow each statement by one that tells `trace` what it computed."""
@@ -74,6 +77,10 @@ class Writer:
         self._needs.update(self.graph.outputs)
         for node in work:
             self._node(node)
+            if recorded := self.routers.get(node.name):
+                given, index = self.graph.operands(node)[0], node.results[0]
+                codes = self._code[given].code, self._code[index].code
+                self.lines += told(recorded, *codes, indent=self.indent)
         self._return()
         return self.lines
 
@@ -82,6 +89,8 @@ class Writer:
         if node.op.stateful:
             self._cached(node)
             return
+        if node.name in self.routers:  # which is told its operands
+            self._settle(self.graph.operands(node)[0])
         if len(self.kernels(node)) > 1:
             self._branches(node)
             return
@@ -148,11 +157,14 @@ class Writer:
     def _settle_longest(self, node: Node) -> bool:
         """Give the longest folded operand of a node a line of its own; False if there is none."""
         pending = [v for v in self.graph.operands(node) if self._is_folded(v)]
-        if not pending:
-            return False
-        longest = max(pending, key=lambda v: len(self._code[v].code.text))
-        self._statement(self.graph.node(longest), self._code[longest])
-        return True
+        if pending:
+            self._settle(max(pending, key=lambda v: len(self._code[v].code.text)))
+        return bool(pending)
+
+    def _settle(self, value: Value) -> None:
+        """Give a folded value a line of its own."""
+        if self._is_folded(value):
+            self._statement(self.graph.node(value), self._code[value])
 
     def _is_folded(self, value: Value) -> bool:
         folded = self._code.get(value)
@@ -172,8 +184,7 @@ class Writer:
         """Write to a cache and read the context, but in training, where there is none."""
         (value,) = node.results
         source = self.graph.operands(node)[0]
-        if self._is_folded(source):
-            self._statement(self.graph.node(source), self._code[source])
+        self._settle(source)
         held = self._code[source]
         if self.phases == ("train",):
             self._code[value] = held
@@ -217,15 +228,14 @@ class Writer:
     def _settle_output(self) -> bool:
         pending = [v for v in self.graph.outputs if self._is_folded(v)]
         if pending:
-            longest = max(pending, key=lambda v: len(self._code[v].code.text))
-            self._statement(self.graph.node(longest), self._code[longest])
+            self._settle(max(pending, key=lambda v: len(self._code[v].code.text)))
         return bool(pending)
 
     def _heading(self, node: Node) -> None:
         if node.scope and node.scope != self._scope:
             if self.lines:
                 self.lines.append("")
-            self.lines.append(f"{' ' * self.indent}# {_words(node.scope)}")
+            self.lines.append(f"{' ' * self.indent}# {words(node.scope)}")
             self._guarded = False
         self._scope = node.scope or self._scope
 
@@ -278,10 +288,6 @@ class Writer:
         if operands and operands[0].type.shape == value.type.shape:
             return ""
         return f"[{_shape(value.type, self.which)}]"
-
-
-def _words(scope: str) -> str:
-    return scope.replace("_", " ").strip()
 
 
 def _stem(value: str) -> str:

@@ -18,6 +18,7 @@ from ..schedule.code import Code, name
 from ..schedule.select import Plan
 from .body import RESERVED, Writer
 from .layout import WIDTH, statement
+from .routers import recorded
 
 TAKEN = frozenset(
     {
@@ -46,6 +47,11 @@ class Frame:
             if kernel.functions:
                 files.setdefault(kernel.stem(), set()).update(kernel.functions)
         return [(stem, sorted(files[stem])) for stem in sorted(files)]
+
+    @cached_property
+    def windowed(self) -> bool:
+        """Whether any cache keeps a window of rows only."""
+        return any(windows(block) for block in self.plan.model.blocks.values())
 
     def condition(self, phases: tuple[str, ...]) -> str:
         """What holds in these phases alone, in a function that all run."""
@@ -163,6 +169,7 @@ class Frame:
             indent,
             reserved=RESERVED | functions | set(self.layer_arguments) - set(self.stream),
             windows=read,
+            routers=recorded(graph) if "train" in phases else {},
             condition=self.condition,
             block=block.name,
             trace=self.trace,

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from ..ir.lines import print_call
 from ..ir.model import EMBED, HEAD, PHASES, Block
 from ..ir.reach import windows
-from ..schedule.code import call, name, string, tuple_of
+from ..schedule.code import as_code, call, name
 from .frame import Frame, definition, invariant_nodes
-from .layout import docstring, statement
+from .layout import docstring, statement, words
+from .routers import Recorded, described
 from .values import Name, Source
 
 
@@ -29,8 +30,8 @@ class Layer:
     block: str
     name: Name
     doc: Source
-    rows: Source
-    windows: Source
+    declared: Source
+    routers: list[Recorded]
     parameters: Source
     methods: tuple[Method, ...]
     dispatch: Source
@@ -66,8 +67,8 @@ class LayerWriter:
             self.block.name,
             Name(title),
             Source(docstring(self._describe(), 4)),
-            self._rows(),
-            self._windows(),
+            self._declared(),
+            described(self.block, self.frame.which),
             Source(tuple(self.frame.parameters(self.block, self.block.params))),
             tuple(methods),
             self._dispatch(),
@@ -104,7 +105,7 @@ class LayerWriter:
         for graph in self.block.graphs.values():
             for node in graph.nodes():
                 if node.scope:
-                    scopes[node.scope.replace("_", " ").strip()] = None
+                    scopes[words(node.scope)] = None
         return f"{self._where()}: {', then '.join(scopes)}."
 
     def _where(self) -> str:
@@ -120,17 +121,20 @@ class LayerWriter:
             return f"Layer {first}" if first == last else f"Layers {first} to {last}"
         return f"{sum(last - first + 1 for first, last in places)} of the {start} layers"
 
-    def _rows(self) -> Source:
-        rows = [
-            f"{string(cache)}: {tuple_of(*(d.at(self.frame.which) for d in type.row)).text}"
-            for cache, type in self.block.caches.items()
-        ]
-        text = f"rows: ClassVar[dict[str, tuple[int, ...]]] = {{{', '.join(rows)}}}"
-        return Source(tuple(statement(text, 4)))
-
-    def _windows(self) -> Source:
-        kept = [
-            f"{string(c)}: {dim.at(self.frame.which)}" for c, dim in windows(self.block).items()
-        ]
-        text = f"windows: ClassVar[dict[str, int]] = {{{', '.join(kept)}}}"
-        return Source(tuple(statement(text, 4)))
+    def _declared(self) -> Source:
+        """What is the class's and not a layer's: the rows of its caches, and who is told of routes."""
+        which, caches = self.frame.which, self.block.caches
+        first = self.block.name == self.frame.layer_blocks[0]
+        rows = {name: tuple(d.at(which) for d in type.row) for name, type in caches.items()}
+        lines = ["    # What a token leaves in the cache."] if first else []
+        text = f"rows: ClassVar[dict[str, tuple[int, ...]]] = {as_code(rows)}"
+        lines += statement(text, 4)
+        if self.frame.windowed:
+            kept = {cache: dim.at(which) for cache, dim in windows(self.block).items()}
+            lines += ["    # How many of the last rows attention reads, where not all."] * first
+            lines += statement(f"windows: ClassVar[dict[str, int]] = {as_code(kept)}", 4)
+        if described(self.block, which):
+            lines.append("    # Is told what a router is given and which experts it chooses.")
+            text = "record: Callable[[str, Tensor, Tensor], None] | None = None"
+            lines += statement(text, 4)
+        return Source(tuple(lines))

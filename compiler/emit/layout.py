@@ -21,6 +21,11 @@ def statement(text: str, indent: int, comment: str = "") -> list[str]:
     return lines
 
 
+def words(name: str) -> str:
+    """An identifier as words."""
+    return name.replace("_", " ").strip()
+
+
 def docstring(text: str, indent: int) -> tuple[str, ...]:
     """A docstring of one sentence; a long one is wrapped."""
     margin = " " * indent

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ..ir.model import EMBED, HEAD
-from ..ir.reach import windows
 from ..schedule.code import Code, call, name
 from .frame import Frame, definition, stream_values
 from .layer import Layer, LayerWriter
@@ -38,10 +37,10 @@ class Module(Frame):
         sources += [self.embed_body, self.shared_body, self.head_body]
         return any("F." in line for source in sources for line in source.lines)
 
-    @cached_property
-    def windowed(self) -> bool:
-        """Whether any cache keeps a window of rows only."""
-        return any(windows(block) for block in self.plan.model.blocks.values())
+    @property
+    def routed(self) -> bool:
+        """Whether any layer chooses experts for each token."""
+        return any(layer.routers for layer in self.layers)
 
     @cached_property
     def layers(self) -> list[Layer]:
@@ -50,6 +49,12 @@ class Module(Frame):
     @property
     def class_imports(self) -> Source:
         names = sorted(["Config", "Model", *map(self.class_name, self.layer_blocks)])
+        return Source(tuple(statement(f"from .model import {', '.join(names)}", 0)))
+
+    @property
+    def routed_imports(self) -> Source:
+        """The import of the classes that choose experts."""
+        names = sorted(["Model", *(str(layer.name) for layer in self.layers if layer.routers)])
         return Source(tuple(statement(f"from .model import {', '.join(names)}", 0)))
 
     @property

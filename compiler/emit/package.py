@@ -26,6 +26,7 @@ from .write import PLAN, digest
 
 TEMPLATES = (
     "__init__.py",
+    "balance.py",
     "cache.py",
     "checkpoint.py",
     "computed.py",
@@ -37,6 +38,7 @@ TEMPLATES = (
     "model.py",
     "operators.py",
     "ring.py",
+    "routes.py",
     "test_package.py",
     "try_kernels.py",
     "try_on_gpu.py",
@@ -110,6 +112,9 @@ def emit(
     }
     if values["tensors"].computed:
         files["computed.py"] = render(templates["computed.py"], values)
+    if module.routed:
+        files["balance.py"] = render(templates["balance.py"], values)
+        files["routes.py"] = render(templates["routes.py"], values)
     if module.windowed:
         files["ring.py"] = render(templates["ring.py"], values)
     files |= kernel_files(plan, values)
