@@ -122,7 +122,7 @@ class LayerWriter:
         return f"{sum(last - first + 1 for first, last in places)} of the {start} layers"
 
     def _declared(self) -> Source:
-        """What is the class's and not a layer's: the rows of its caches, and who is told of routes."""
+        """What the class says of all its layers: rows of caches, and who is told of routes."""
         which, caches = self.frame.which, self.block.caches
         first = self.block.name == self.frame.layer_blocks[0]
         rows = {name: tuple(d.at(which) for d in type.row) for name, type in caches.items()}

@@ -16,6 +16,7 @@ from models.tiny import FAMILIES, Case, cases, save
 from safetensors.torch import load_file
 
 Build = Callable[..., Any]
+First = Callable[[Case, str], tuple[Any, Path, Any]]
 
 EXACT = 1e-8  # of the largest logit, in float64; errors seen are near 1e-15
 
@@ -26,14 +27,18 @@ def close(found: torch.Tensor, wanted: torch.Tensor, error: float = EXACT) -> No
 
 
 @pytest.mark.parametrize("case", cases(), ids=str)
-def test_logits_are_those_of_transformers(case: Case, build: Build, tmp_path: Path) -> None:
-    reference = save(case, tmp_path / "checkpoint")
+def test_logits_are_those_of_transformers(
+    case: Case, first: First, build: Build, tmp_path: Path
+) -> None:
+    if case == cases(case.family)[0]:
+        made = [first(case, pipeline) for pipeline in ("O0", "O2")]
+    else:
+        reference = save(case, tmp_path / "checkpoint")
+        made = [(build(tmp_path / "checkpoint"), tmp_path / "checkpoint", reference)]
     tokens = torch.randint(case.fields["vocab_size"], (2, 13), generator=seeded())
-    wanted = logits(reference, tokens)
-    first = case == cases(case.family)[0]
-    for pipeline in ("O0", "O2") if first else ("O2",):
-        package = build(tmp_path / "checkpoint", pipeline, f"emitted_{pipeline.lower()}")
-        model = package.load(tmp_path / "checkpoint", dtype=torch.float64)
+    for package, folder, reference in made:
+        wanted = logits(reference, tokens)
+        model = package.load(folder, dtype=torch.float64)
         with torch.no_grad():
             close(model(tokens), wanted)
         cache = model.new_cache(2, 13)
