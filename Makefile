@@ -33,7 +33,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt examples/custom_pass/pyproject.to
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --constraint constraints.txt "setuptools>=77"
 	$(BIN)/pip install --constraint constraints.txt torch
-	$(BIN)/pip install --constraint constraints.txt --no-build-isolation --editable ".[triton,iree,dev]"
+	$(BIN)/pip install --constraint constraints.txt --no-build-isolation --editable ".[triton,iree,text,dev]"
 	$(BIN)/pip install --no-deps --no-build-isolation --editable examples/custom_pass
 	$(BIN)/pip install --no-deps --target $(VENV)/triton-3.6 "triton==3.6.*"
 	touch $@

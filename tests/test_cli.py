@@ -48,7 +48,8 @@ SURFACE = {
     "opt": ["output", "passes", "target", "verify_each"],
     "plan": ["batch", "cache_bits", "context", "json", "pipeline", "target"],
     "run": [
-        *("device", "dtype", "max_new", "seed", "temperature", "tokens", "top_p", "weights"),
+        *("device", "dtype", "max_new", "prompt", "seed", "temperature", "tokens", "top_p"),
+        "weights",
     ],
     "schema": ["output"],
     "verify": ["source"],

@@ -126,19 +126,30 @@ def plan(
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--weights", type=click.Path(path_type=Path), help="A Hugging Face checkpoint.")
-@click.option("--tokens", required=True, help="Token ids, separated by commas.")
+@click.option("--tokens", help="Token ids, separated by commas.")
+@click.option("--prompt", help="Text, by the tokenizer.json of the checkpoint or of the package.")
 @click.option("--max-new", default=32, show_default=True, help="How many tokens to generate.")
 @click.option("--temperature", default=0.0, show_default=True, help="0 takes the likeliest token.")
 @click.option("--top-p", default=1.0, show_default=True)
 @click.option("--seed", default=0, show_default=True, help="Of fresh weights, and of sampling.")
 @click.option("--dtype", help="Another than the spec's: float32, bfloat16, ...")
 @click.option("--device", default="cpu", show_default=True)
-def run(folder: Path, tokens: str, **options: Any) -> None:
-    """Generate tokens with a built package; without --weights, they are random.
+def run(folder: Path, tokens: str | None, prompt: str | None, **options: Any) -> None:
+    """Generate tokens or text with a built package; without --weights, they are random.
 
     \b
       archsmith run my_model --weights checkpoint --tokens 1,2,3
-    """
-    from ..run import generate
+      archsmith run my_model --weights checkpoint --prompt "Once upon a time"
 
-    click.echo(",".join(map(str, generate(folder, tokens, **options))))
+    Text comes piece by piece, and ends where the checkpoint's configuration says.
+    """
+    if (tokens is None) == (prompt is None):
+        raise click.UsageError("give either --tokens or --prompt")
+    from ..run import generate, speak
+
+    if tokens is not None:
+        click.echo(",".join(map(str, generate(folder, tokens, **options))))
+    if prompt is not None:
+        for piece in speak(folder, prompt, **options):
+            click.echo(piece, nl=False)
+        click.echo()
