@@ -34,7 +34,7 @@ SPEC = Path(__file__).with_name("small-deepseek-v3.yaml")
 END = "<|end|>"  # stands before each document, and so ends the one before
 MOST_TEXT = 8 << 20  # characters of text to learn from
 HELD_OUT = 0.05  # the share of documents that is kept for validation
-ROWS, LENGTH = 16, 128  # of a batch
+LENGTH = 128  # of a row
 VALIDATION_BATCHES = 8
 STEPS = 450  # about three minutes on two cores
 WARMUP, PEAK = 50, 4e-3  # steps, and the learning rate behind them
@@ -53,12 +53,13 @@ class Run:
     tokenizer: Tokenizer
     text: Tensor
     validation: Tensor
+    rows: int
     seed: int
     step: int = 0
 
 
-def main() -> None:
-    options = parsed()
+def main(arguments: list[str] | None = None) -> None:
+    options = parsed(arguments)
     torch.manual_seed(options.seed)
     out: Path = options.out
     if options.resume and not (out / "checkpoint" / "training.pt").is_file():
@@ -71,11 +72,12 @@ def main() -> None:
     else:
         tokenizer = tokenizer_of(documents[held:], package.Config.vocab_size)
     validation, text = (encoded(tokenizer, part) for part in (documents[:held], documents[held:]))
-    if min(len(text), len(validation)) < ROWS * (LENGTH + 1):
+    if min(len(text), len(validation)) < options.rows * (LENGTH + 1):
         sys.exit(f"the text has too few tokens: {len(text)}, and {len(validation)} held out")
 
     model = package.load(out / "checkpoint") if options.resume else package.Model()
-    run = Run(package, model, optimizer_of(model), tokenizer, text, validation, options.seed)
+    data = tokenizer, text, validation, options.rows, options.seed
+    run = Run(package, model, optimizer_of(model), *data)
     if options.resume:
         resume(run, out)
     unigram = entropy_of_unigrams(text, validation, package.Config.vocab_size)
@@ -94,17 +96,18 @@ def main() -> None:
     print(f'  archsmith run {at} --prompt "def main(" --max-new 100')
 
 
-def parsed() -> argparse.Namespace:
+def parsed(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("build", "train"), help="the folder")
     parser.add_argument("--text", type=Path, help="UTF-8 text, in place of the standard library")
     parser.add_argument("--steps", type=int, default=STEPS, help="in all, with those resumed from")
     parser.add_argument("--minutes", type=float, help="as many steps as this takes, about")
     parser.add_argument("--resume", action="store_true", help="go on from what --out holds")
+    parser.add_argument("--rows", type=int, default=16, help="of a batch, 128 tokens each")
     parser.add_argument("--save-every", type=int, default=200, metavar="STEPS")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no-proof", dest="proof", action="store_false", help="of the package")
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
 def read(path: Path | None, seed: int) -> list[str]:
@@ -178,9 +181,9 @@ def optimizer_of(model: Any) -> torch.optim.AdamW:
 
 
 def batch(run: Run) -> Tensor:
-    """Return rows of the text for the current step, int64 [ROWS, LENGTH + 1], drawn by the seed."""
+    """Return rows of the text for the current step, int64 [rows, LENGTH + 1], drawn by the seed."""
     draw = torch.Generator().manual_seed(run.seed * 1_000_003 + run.step)
-    starts = torch.randint(len(run.text) - LENGTH, (ROWS, 1), generator=draw)
+    starts = torch.randint(len(run.text) - LENGTH, (run.rows, 1), generator=draw)
     return run.text[starts + torch.arange(LENGTH + 1)]
 
 
@@ -209,7 +212,7 @@ def train(run: Run, options: argparse.Namespace, out: Path) -> int:
             each = (time.perf_counter() - start) / TIMED
             steps = max(run.step, first + round(60 * options.minutes / each))
         if done in (1, 10) or run.step % 50 == 0 or run.step == steps:
-            speed = (run.step - told) * ROWS * LENGTH / (time.perf_counter() - since)
+            speed = (run.step - told) * run.rows * LENGTH / (time.perf_counter() - since)
             told, since = run.step, time.perf_counter()
             print(
                 f"step {run.step}/{steps}: loss {loss.item():.3f}, {speed:,.0f} tokens/s,"
@@ -231,9 +234,9 @@ def fullest(routes: Any) -> float:
 def validated(run: Run) -> float:
     """Return the mean loss of the first batches of what was held out, in nats a token."""
     rows = run.validation[: len(run.validation) // (LENGTH + 1) * (LENGTH + 1)]
-    rows = rows.view(-1, LENGTH + 1)[: ROWS * VALIDATION_BATCHES]
+    rows = rows.view(-1, LENGTH + 1)[: run.rows * VALIDATION_BATCHES]
     losses = []
-    for part in rows.split(ROWS):
+    for part in rows.split(run.rows):
         logits = run.model(part[:, :-1]).flatten(0, 1)
         losses.append(F.cross_entropy(logits, part[:, 1:].flatten(), reduction="none"))
     return float(torch.cat(losses).mean())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 # Probes are small: threads cost more than they give. NumPy reads this as it is imported.
@@ -37,6 +39,25 @@ def registry() -> Registry:
 def root() -> Path:
     """The repository."""
     return Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def trained(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a package, `small_deepseek_v3`, and a `checkpoint` that was trained a little.
+
+    As a user would: in one command that is stopped, and in one that resumes.
+    """
+    out = tmp_path_factory.mktemp("trained")
+    documents = sorted((root / "docs").rglob("*.md"))
+    (out / "text.txt").write_text("\n".join(page.read_text() for page in documents))
+    command = [sys.executable, root / "examples" / "train.py", "--no-proof", "--rows", "4"]
+    command += ["--out", out, "--text", out / "text.txt"]
+    for more in (["--steps", "6"], ["--steps", "12", "--resume"]):
+        done = subprocess.run([*command, *more], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        with (out / "told.txt").open("a") as file:
+            file.write(done.stdout)
+    return out
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
