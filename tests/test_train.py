@@ -119,6 +119,26 @@ def test_it_ends_where_the_configuration_says(trained: Path, speak: object, tmp_
     assert ended.stdout == tokenizer.decode(free[:5]).rstrip("\ufffd") + "\n"
 
 
+def test_the_loop_of_the_documents(
+    root: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It trains, saves and loads; every function that the page names is one of the package's."""
+    page = (root / "docs" / "training.md").read_text()
+    (loop,) = re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(trained), *sys.path])
+    names: dict[str, object] = {}
+    exec(loop, names)
+    assert (tmp_path / "trained" / "model.safetensors").exists()
+    balance = names["m"].balance
+    told = set(re.findall(r"^\| `(\w+)\(", page, re.MULTILINE))
+    assert told == {name for name in balance.__all__ if name.islower()}
+    told = set(re.findall(r"`route\.(\w+)", page))
+    assert told == {"counts", "scores", "mean_scores", "logits", "index"}
+    assert all(name in dir(balance.Route) or name in balance.Route.__annotations__ for name in told)
+    forget()
+
+
 def test_a_tokenizer_of_another_model(speak: object, trained: Path, tmp_path: Path) -> None:
     folder = tmp_path / "checkpoint"
     shutil.copytree(trained / "checkpoint", folder)

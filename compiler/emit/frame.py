@@ -128,11 +128,12 @@ class Frame:
         lines: list[str] = []
         for key, param in params.items():
             sizes = [d.at(self.which) for d in param.program.shape]
-            wide = param.dtype != self.plan.model.dtype
+            initial, trained = _initial(block, key)
+            # What is no weight is moved by steps that a narrower dtype would lose.
+            wide = param.dtype != self.plan.model.dtype or not trained
             dtype = WIDE if wide else "dtype"
             family = isinstance(param.program, Each)
             arguments = f"{', '.join(map(str, sizes[1:] if family else sizes))}, dtype={dtype}"
-            initial, trained = _initial(block, key)
             made = f"nn.{'Parameter' if trained else 'Buffer'}(torch.{initial}({arguments}))"
             if initial == "normal":
                 made = f"normal({arguments})"

@@ -146,7 +146,10 @@ def test_a_router_without_a_bias_is_left_alone(package: Build) -> None:
 
 def test_a_bias_in_a_narrow_type_is_refused(built: ModuleType) -> None:
     _, routes = recorded(built)
-    narrow = fresh(built).to(torch.bfloat16)
+    narrow = fresh(built, torch.bfloat16)
+    assert narrow.layers[1].router_bias.dtype == torch.float32
+    built.balance.update_bias(narrow, routes)
+    narrow = narrow.to(torch.bfloat16)
     with pytest.raises(ValueError, match=r"layers\.1\.router_bias is bfloat16, narrower"):
         built.balance.update_bias(narrow, routes)
 
