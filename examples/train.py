@@ -64,9 +64,10 @@ def main(arguments: list[str] | None = None) -> None:
     out: Path = options.out
     if options.resume and not (out / "checkpoint" / "training.pt").is_file():
         sys.exit(f"{out / 'checkpoint'} holds no run to resume")
+    start = time.perf_counter()
     documents = read(options.text, options.seed)
     held = max(1, round(HELD_OUT * len(documents)))
-    package = built(out / "small_deepseek_v3", prove=options.proof)
+    package = package_in(out, build=not options.resume, prove=options.proof)
     if options.resume:
         tokenizer = Tokenizer.from_file(str(out / "checkpoint" / "tokenizer.json"))
     else:
@@ -90,8 +91,9 @@ def main(arguments: list[str] | None = None) -> None:
     loss = validated(run)
     save(run, out)
     bits = loss * len(validation) / characters / math.log(2)
+    minutes = (time.perf_counter() - start) / 60
     print(f"step {run.step}: validation loss {loss:.3f}, {bits:.3f} bits a character")
-    print(f"the weights are in {out / 'checkpoint'}; --steps {steps} makes the same. Now try:")
+    print(f"{minutes:.1f} minutes in all; --steps {steps} gives the same weights again. Now try:")
     at = f"{out / 'small_deepseek_v3'} --weights {out / 'checkpoint'}"
     print(f'  archsmith run {at} --prompt "def main(" --max-new 100')
 
@@ -129,14 +131,16 @@ def read(path: Path | None, seed: int) -> list[str]:
     return kept
 
 
-def built(folder: Path, *, prove: bool) -> ModuleType:
-    """Build the spec's package, prove it, and import it."""
-    compiler = Compiler.installed(numeric=prove)
-    pipeline, passes = compiler.passes(None)
-    compiler.package(compiler.load(SPEC), folder, pipeline, passes, prove=prove, force=True)
-    sys.path.insert(0, str(folder.parent))
+def package_in(out: Path, *, build: bool, prove: bool) -> ModuleType:
+    """Build the spec's package and prove it, or take the one that is there; import it."""
+    name = "small_deepseek_v3"
+    if build:
+        compiler = Compiler.installed(numeric=prove)
+        pipeline, passes = compiler.passes(None)
+        compiler.package(compiler.load(SPEC), out / name, pipeline, passes, prove=prove)
+    sys.path.insert(0, str(out))
     importlib.invalidate_caches()
-    return importlib.import_module(folder.name)
+    return importlib.import_module(name)
 
 
 def tokenizer_of(documents: list[str], vocabulary: int) -> Tokenizer:
