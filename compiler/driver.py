@@ -78,10 +78,13 @@ class Compiler:
         registry = self.registry
         return load(path, registry.components, registry.families, registry.steps)
 
-    def read_configuration(self, path: Path, name: str | None) -> tuple[str, str]:
+    def read_configuration(
+        self, path: Path, name: str | None, *, mtp: bool = False
+    ) -> tuple[str, str]:
         """A Hugging Face configuration, or a folder with one, as a spec; and its warnings."""
         config = read_config(path)
-        text, warnings = page(config, self.registry.families, name or name_of(path))
+        families = self.registry.families
+        text, warnings = page(config, families, name or name_of(path), mtp=mtp)
         return text, render(config, warnings)
 
     def build(self, spec: Spec) -> Model:
@@ -223,7 +226,8 @@ class Compiler:
             pipeline,
             certificate,
             self._checkpoint(spec),
-            self._copies(spec),
+            self._copies(spec) | self._repeated(spec),
+            tuple(self._repeated(spec)),
         )
 
     def _family(self, spec: Spec) -> Family | None:
@@ -249,6 +253,19 @@ class Compiler:
 
     def _copies(self, spec: Spec) -> dict[str, str]:
         """A tied head may be in a checkpoint too, if it is the embedding."""
-        family = self._family(spec)
-        names = {**ROLES, **(family.tensors if family else {})}
+        names = self._names(spec)
         return {names["head"]: names["embed"]} if spec.head.tied else {}
+
+    def _repeated(self, spec: Spec) -> dict[str, str]:
+        """The embedding and the head that the layer of a draft has in checkpoints."""
+        if spec.mtp is None:
+            return {}
+        names, layer = self._names(spec), str(spec.layer_count)
+        held = {"embed": "embed", "head": "embed" if spec.head.tied else "head"}
+        return {
+            names[f"draft.{role}"].replace("{layer}", layer): names[of] for role, of in held.items()
+        }
+
+    def _names(self, spec: Spec) -> dict[str, str]:
+        family = self._family(spec)
+        return {**ROLES, **(family.tensors if family else {})}

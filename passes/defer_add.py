@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 
 from ..compiler.ir.graph import Value
 from ..compiler.ir.model import EMBED, HEAD
@@ -33,14 +34,15 @@ class DeferAdd(ModelPass):
             layer.refuse(layer.graph.outputs[0].name, why)
         if refusals or not layers:
             return
-        for embed in rewriter.of(EMBED):
+        before, behind = rewriter.model.beside_layers()
+        for embed in chain.from_iterable(map(rewriter.of, before)):
             (x,) = embed.graph.outputs
             embed.returns(x, embed.op.zeros(x, name="delta"))
         for layer in layers:
             _take_pair(layer)
             total = layer.graph.node(layer.graph.outputs[0])
             layer.returns(*layer.graph.operands(total))
-        for head in rewriter.of(HEAD):
+        for head in chain.from_iterable(map(rewriter.of, behind)):
             _take_pair(head)
 
 

@@ -42,7 +42,7 @@ SURFACE = {
     "explain": ["pass"],
     "export": ["batch", "dtype", "json", "output", "pipeline", "proof", "to", "tokens", "weights"],
     "graph": ["after", "block", "format", "output", "phase", "pipeline"],
-    "import": ["name", "output"],
+    "import": ["mtp", "name", "output"],
     "list": ["json"],
     "new": ["output"],
     "opt": ["output", "passes", "target", "verify_each"],

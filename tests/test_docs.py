@@ -18,7 +18,7 @@ from archsmith.compiler.components.moe import Router
 from archsmith.compiler.components.rope import Linear, Llama3, Longrope, Rope, Yarn
 from archsmith.compiler.driver import Compiler
 from archsmith.compiler.plugins import Registry
-from archsmith.compiler.spec.schema import Embed, Head, Layer, Spec, Step
+from archsmith.compiler.spec.schema import Draft, Embed, Head, Layer, Spec, Step
 from models.oracle import logits
 from models.tiny import Case, save
 from pydantic import BaseModel
@@ -227,6 +227,7 @@ SECTIONS: dict[str, tuple[type[BaseModel], ...]] = {
     "## An entry of `layers`": (Layer,),
     "## A step of a block": (Step,),
     "## `head` and `embed`": (Head, Embed),
+    "## `mtp`": (Draft,),
     "## `rope`, within an attention": (Rope,),
     "### `linear`": (Linear,),
     "### `yarn`": (Yarn,),

@@ -41,7 +41,10 @@ def check(specs: tuple[Path, ...], as_json: bool) -> None:
 @click.argument("configuration", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The spec to write.")
 @click.option("--name", help="What the spec calls itself; by default after the file or folder.")
-def import_(configuration: Path, output: Path | None, name: str | None) -> None:
+@click.option(
+    "--mtp", is_flag=True, help="With the layer that predicts one token further, else left out."
+)
+def import_(configuration: Path, output: Path | None, name: str | None, mtp: bool) -> None:
     """Turn a Hugging Face configuration (a file, or its folder) into a spec.
 
     \b
@@ -57,7 +60,7 @@ def import_(configuration: Path, output: Path | None, name: str | None) -> None:
     if name is not None and not NAME.fullmatch(name):
         raise ArchsmithError(f"--name: {name!r} is not a name; letters, digits, - and _ make one")
     not_itself(configuration / "config.json" if configuration.is_dir() else configuration, output)
-    text, warnings = Compiler.installed("cpu").read_configuration(configuration, name)
+    text, warnings = Compiler.installed("cpu").read_configuration(configuration, name, mtp=mtp)
     if warnings:
         click.echo(warnings, err=True)
     write(text, output)

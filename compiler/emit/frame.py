@@ -10,7 +10,7 @@ from typing import Any
 from ..ir.dims import Which
 from ..ir.graph import Graph, Node, Value
 from ..ir.lines import print_call
-from ..ir.model import EMBED, HEAD, Block, Param
+from ..ir.model import DRAFT_EMBED, EMBED, HEAD, Block, Param, is_layer, taken
 from ..ir.reach import caches_read, windows
 from ..ir.weights import Each
 from ..ops.elementwise import Widen
@@ -69,12 +69,17 @@ class Frame:
         return _stream(next(iter(self.block(self.layer_blocks[0]).graphs.values())))
 
     @property
+    def drafts(self) -> bool:
+        """Whether the model predicts one token further, with a layer past the last."""
+        return bool(self.plan.model.draft)
+
+    @property
     def stream_type(self) -> Code:
         return Code("Tensor" if len(self.stream) == 1 else f"tuple[{tensors_of(len(self.stream))}]")
 
     @property
     def layer_blocks(self) -> list[str]:
-        return [name for name in self.plan.model.blocks if name not in (EMBED, HEAD)]
+        return [name for name in self.plan.model.blocks if is_layer(name)]
 
     def class_name(self, block: str) -> str:
         """The class of a block; one that the model has already is told apart."""
@@ -82,12 +87,17 @@ class Frame:
         return f"{title}Layer" if title in TAKEN else title
 
     def tied(self, block: str, param: str) -> str | None:
-        """The embedding's parameter that a parameter of the head is, if it is one."""
-        if block != HEAD:
+        """The embedding's parameter that one of the head or of a draft is, if it is one."""
+        if block not in (HEAD, DRAFT_EMBED):
             return None
-        program = self.block(HEAD).params[param].program
+        program = self.block(block).params[param].program
         same = [n for n, p in self.block(EMBED).params.items() if p.program == program]
         return same[0] if same else None
+
+    def untied(self, block: str) -> dict[str, Param]:
+        """The parameters of a block but for those that are the embedding's."""
+        params = self.block(block).params
+        return {name: param for name, param in params.items() if self.tied(block, name) is None}
 
     @cached_property
     def invariants(self) -> dict[str, tuple[str, Node, Graph]]:
@@ -190,12 +200,8 @@ def invariant_nodes(graph: Graph) -> Iterator[Node]:
             yield node
 
 
-def stream_values(graph: Graph) -> tuple[Value, ...]:
-    return tuple(v for v in graph.inputs if v.name not in ("tokens", "positions"))
-
-
 def _stream(graph: Graph) -> tuple[str, ...]:
-    return tuple(v.name for v in stream_values(graph))
+    return tuple(v.name for v in taken(graph))
 
 
 def _initial(block: Block, param: str) -> tuple[str, bool]:

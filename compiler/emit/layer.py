@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..ir.lines import print_call
-from ..ir.model import EMBED, HEAD, PHASES, Block
+from ..ir.model import PHASES, Block, is_layer
 from ..ir.reach import windows
 from ..schedule.code import as_code, call, name
 from .frame import Frame, definition, invariant_nodes
@@ -111,15 +111,22 @@ class LayerWriter:
     def _where(self) -> str:
         places, start = [], 0
         for name_, count in self.frame.plan.model.schedule:
-            if name_ in (EMBED, HEAD):
+            if not is_layer(name_):
                 continue
             if name_ == self.block.name:
                 places.append((start, start + count - 1))
             start += count
-        if len(places) == 1:
-            first, last = places[0]
-            return f"Layer {first}" if first == last else f"Layers {first} to {last}"
-        return f"{sum(last - first + 1 for first, last in places)} of the {start} layers"
+        if not places:
+            return "The draft's layer"
+        first, last = places[0]
+        where = f"Layer {first}" if first == last else f"Layers {first} to {last}"
+        if len(places) > 1:
+            where = f"{sum(last - first + 1 for first, last in places)} of the {start} layers"
+        return f"{where}, and the draft's" if self.block.name in self._drafts else where
+
+    @property
+    def _drafts(self) -> tuple[str, ...]:
+        return self.frame.plan.model.draft
 
     def _declared(self) -> Source:
         """What the class says of all its layers: rows of caches, and who is told of routes."""

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cached_property
 
-from ..ir.model import EMBED, HEAD
+from ..ir.model import DRAFT_EMBED, DRAFT_NORM, EMBED, FINAL_NORM, HEAD, is_layer, taken
 from ..schedule.code import Code, call, name
-from .frame import Frame, definition, stream_values
+from .frame import Frame, definition
 from .layer import Layer, LayerWriter
 from .layout import statement
 from .values import Name, Source
+
+CALL = re.compile(r"\w+(?=\()")
+HIDDEN = ("hidden",)  # what the head and a draft read, as a variable
 
 
 @dataclass(frozen=True)
@@ -19,8 +23,20 @@ class Module(Frame):
 
     @property
     def imports(self) -> Source:
-        names = ", ".join(sorted(f for _, functions in self.functions for f in functions))
-        return Source(tuple(statement(f"from .kernels import {names}", 0)))
+        return self._imports(
+            [m.body for layer in self.layers for m in layer.methods] + self._bodies
+        )
+
+    @property
+    def draft_imports(self) -> Source:
+        return self._imports(self._draft_bodies)
+
+    def _imports(self, sources: list[Source]) -> Source:
+        """The import of the kernels' functions that these lines call."""
+        called = {f for source in sources for line in source.lines for f in CALL.findall(line)}
+        known = {f for _, functions in self.functions for f in functions}
+        names = ", ".join(sorted(known & called))
+        return Source(tuple(statement(f"from .kernels import {names}", 0)) if names else ())
 
     @property
     def stream_names(self) -> list[Name]:
@@ -33,8 +49,7 @@ class Module(Frame):
     @property
     def uses_functional(self) -> bool:
         """Whether any line calls a function of `torch.nn.functional`."""
-        sources = [m.body for layer in self.layers for m in layer.methods]
-        sources += [self.embed_body, self.shared_body, self.head_body]
+        sources = [m.body for layer in self.layers for m in layer.methods] + self._bodies
         return any("F." in line for source in sources for line in source.lines)
 
     @property
@@ -42,14 +57,29 @@ class Module(Frame):
         """Whether any layer chooses experts for each token."""
         return any(layer.routers for layer in self.layers)
 
+    @property
+    def draft_uses_functional(self) -> bool:
+        return any("F." in line for source in self._draft_bodies for line in source.lines)
+
+    @property
+    def _bodies(self) -> list[Source]:
+        return [self.embed_body, self.shared_body, self.head_body]
+
+    @property
+    def _draft_bodies(self) -> list[Source]:
+        return [self.draft_embed_body, self.shared_body, self.draft_norm_body]
+
     @cached_property
     def layers(self) -> list[Layer]:
         return [LayerWriter(self, self.block(name)).write() for name in self.layer_blocks]
 
     @property
     def class_imports(self) -> Source:
-        names = sorted(["Config", "Model", *map(self.class_name, self.layer_blocks)])
-        return Source(tuple(statement(f"from .model import {', '.join(names)}", 0)))
+        names = ["Config", *map(self.class_name, self.layer_blocks)]
+        if not self.drafts:
+            names.append("Model")
+        lines = statement(f"from .model import {', '.join(sorted(names))}", 0)
+        return Source((*["from .draft import Model"] * self.drafts, *lines))
 
     @property
     def routed_imports(self) -> Source:
@@ -62,7 +92,7 @@ class Module(Frame):
         runs = [
             f"({self.class_name(name)}, {count})"
             for name, count in self.plan.model.schedule
-            if name not in (EMBED, HEAD)
+            if is_layer(name)
         ]
         kinds = " | ".join(f"type[{self.class_name(name)}]" for name in self.layer_blocks)
         text = f"schedule: ClassVar[tuple[tuple[{kinds}, int], ...]] = {_schedule(runs)}"
@@ -76,17 +106,50 @@ class Module(Frame):
     @property
     def head_parameters(self) -> Source:
         """The head's parameters, without one that is the embedding's."""
-        block = self.block(HEAD)
-        own = {n: p for n, p in block.params.items() if self.tied(HEAD, n) is None}
-        return Source(tuple(self.parameters(block, own)))
+        return self._own((FINAL_NORM, HEAD) if self.drafts else (HEAD,))
+
+    @property
+    def draft_class(self) -> Name:
+        """The class of a draft's layer."""
+        return Name(self.class_name(self.plan.model.draft[1]))
+
+    @property
+    def draft_class_imports(self) -> Source:
+        names = ["Config", str(self.draft_class), "normal", *["trace"] * self.trace]
+        return Source(tuple(statement(f"from .model import {', '.join(names)}", 0)))
+
+    @property
+    def draft_parameters(self) -> Source:
+        return self._own((DRAFT_EMBED, DRAFT_NORM))
+
+    def _own(self, blocks: tuple[str, ...]) -> Source:
+        lines: list[str] = []
+        for around in blocks:
+            block = self.block(around)
+            lines += self.parameters(block, self.untied(around))
+        return Source(tuple(lines))
 
     @property
     def embed_body(self) -> Source:
-        block = self.block(EMBED)
-        graph = block.graph("train")
+        return self._body(EMBED, (), self.stream)
+
+    @property
+    def draft_embed_body(self) -> Source:
+        return self._body(DRAFT_EMBED, HIDDEN, self.stream)
+
+    @property
+    def draft_norm_body(self) -> Source:
+        return self._body(DRAFT_NORM, self.stream, ())
+
+    def _body(self, around: str, stream: tuple[str, ...], targets: tuple[str, ...]) -> Source:
+        """The lines of a block that is no layer: what it is given, and gives, as variables."""
+        block = self.block(around)
+        phases, graph = next(iter(block.graphs.items()))
         given = {"tokens": name("tokens"), "positions": name("positions")}
-        writer = self.writer(block, next(iter(block.graphs)), graph, given, 8)
-        writer.targets = self.stream
+        for value, variable in zip(taken(graph), stream, strict=True):
+            given[value.name] = name(variable)
+        writer = self.writer(block, phases, graph, given, 8)
+        writer.targets = targets
         return Source(tuple(writer.write()))
 
     @property
@@ -104,25 +167,40 @@ class Module(Frame):
 
     @property
     def layer_call(self) -> Source:
-        result = ", ".join(self.stream)
-        code = call("layer", *map(name, self.layer_arguments), name("cache"))
-        return Source(tuple(statement(f"{result} = {code.text}", 12)))
+        return self._layer_call("layer", 12)
+
+    @property
+    def draft_call(self) -> Source:
+        return self._layer_call("self.draft_layer", 8)
+
+    def _layer_call(self, layer: str, indent: int) -> Source:
+        code = call(layer, *map(name, self.layer_arguments), name("cache"))
+        return Source(tuple(statement(f"{', '.join(self.stream)} = {code.text}", indent)))
 
     @property
     def head_signature(self) -> Source:
-        arguments = ["self", *(f"{variable}: Tensor" for variable in self.stream)]
-        return Source(definition("_logits", arguments, "Tensor"))
+        return self._definition("_logits", self.stream)
+
+    def _definition(self, method: str, given: tuple[str, ...]) -> Source:
+        arguments = ["self", *(f"{variable}: Tensor" for variable in given)]
+        return Source(definition(method, arguments, "Tensor"))
 
     @property
     def head_body(self) -> Source:
-        block = self.block(HEAD)
-        phases, graph = next(iter(block.graphs.items()))
-        given = {
-            v.name: name(variable)
-            for v, variable in zip(stream_values(graph), self.stream, strict=True)
-        }
-        writer = self.writer(block, phases, graph, given, 8)
-        return Source(tuple(writer.write()))
+        """From the stream to logits; with a draft, which reads what is between, in two methods."""
+        if not self.drafts:
+            return self._body(HEAD, self.stream, ())
+        return Source(
+            (
+                f"        return self._head(self._hidden({self.carried.text}))",
+                "",
+                *self._definition("_hidden", self.stream).lines,
+                *self._body(FINAL_NORM, self.stream, ()).lines,
+                "",
+                *self._definition("_head", HIDDEN).lines,
+                *self._body(HEAD, HIDDEN, ()).lines,
+            )
+        )
 
 
 def _schedule(runs: list[str]) -> str:

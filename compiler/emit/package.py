@@ -11,7 +11,7 @@ from ..errors import PluginError
 from ..ir.computed import computed
 from ..ir.count import cache_bytes, parameters
 from ..ir.dims import Which
-from ..ir.model import EMBED, HEAD, Param
+from ..ir.model import DRAFT_EMBED, DRAFT_NORM, EMBED, FINAL_NORM, HEAD, Param
 from ..ir.types import BYTES
 from ..schedule.code import string, tuple_of
 from ..schedule.select import Plan
@@ -31,6 +31,7 @@ TEMPLATES = (
     "checkpoint.py",
     "computed.py",
     "converted.py",
+    "draft.py",
     "files.py",
     "float8.py",
     "generate.py",
@@ -39,6 +40,8 @@ TEMPLATES = (
     "operators.py",
     "ring.py",
     "routes.py",
+    "speculate.py",
+    "test_drafts.py",
     "test_package.py",
     "try_kernels.py",
     "try_on_gpu.py",
@@ -73,6 +76,8 @@ class Facts:
     """The fields of a configuration that a checkpoint must agree with."""
     copies: Mapping[str, str] = field(default_factory=dict)
     """Tensors that a checkpoint may hold if they are equal to another one."""
+    repeated: tuple[str, ...] = ()
+    """Those of them that a checkpoint of the family does hold."""
 
 
 def emit(
@@ -115,6 +120,10 @@ def emit(
     if module.routed:
         files["balance.py"] = render(templates["balance.py"], values)
         files["routes.py"] = render(templates["routes.py"], values)
+    if module.drafts:
+        files["draft.py"] = render(templates["draft.py"], values)
+        files["speculate.py"] = render(templates["speculate.py"], values)
+        files["tests/test_drafts.py"] = render(templates["test_drafts.py"], values)
     if module.windowed:
         files["ring.py"] = render(templates["ring.py"], values)
     files |= kernel_files(plan, values)
@@ -156,7 +165,7 @@ def _values(module: Module, facts: Facts) -> dict[str, Any]:
         "kernels": [(Name(stem), [Name(f) for f in names]) for stem, names in functions],
         "stems": [kernel.stem() for kernel in plan.emitted()],
         "triton_used": any(kernel.triton for kernel in plan.used()),
-        "tensors": _Tensors(module, which, facts.copies),
+        "tensors": _Tensors(module, which, facts.copies, facts.repeated),
     }
 
 
@@ -167,6 +176,7 @@ class _Tensors:
     module: Module
     which: Which
     pairs: Mapping[str, str]
+    repeats: tuple[str, ...] = ()
 
     @property
     def unused(self) -> Source:
@@ -182,13 +192,17 @@ class _Tensors:
     def layout(self) -> Source:
         """A digest of where each tensor is held, and of the shapes of what holds it."""
         model = self.module.plan.model
-        said = [str(model.schedule)]
+        said = [str(model.kept)]
         for key, block in model.blocks.items():
             said.append(key)
             for own, param in block.params.items():
                 said.append(f"{own} {[dim.at(self.which) for dim in param.program.shape]}")
             said += table(block.params, "layer", self.which, 0)
         return Source((f"LAYOUT = {string(digest(chr(10).join(said)))}",))
+
+    @property
+    def repeated(self) -> Source:
+        return Source(tuple(statement(f"REPEATED: tuple[str, ...] = {tuple_of(*self.repeats)}", 0)))
 
     @property
     def computed(self) -> Source | None:
@@ -205,9 +219,12 @@ class _Tensors:
 
     @property
     def after(self) -> Source:
-        params = self.module.plan.model.blocks[HEAD].params
-        own = {n: p for n, p in params.items() if self.module.tied(HEAD, n) is None}
-        return self._of("model", own, 4)
+        if not self.module.drafts:
+            return self._of("model", self.module.untied(HEAD), 4)
+        untied = self.module.untied
+        ends = self._of("model", {**untied(FINAL_NORM), **untied(HEAD)}, 4)
+        draft = self._of("model", {**untied(DRAFT_EMBED), **untied(DRAFT_NORM)}, 4)
+        return Source((*ends.lines, "    i = len(model.layers)", *draft.lines))
 
     def layer(self, block: str) -> Source:
         return self._of("layer", self.module.plan.model.blocks[block].params, 4)

@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 
 from ..errors import EnvironmentMissing, ProofError
 from ..ir.dims import CONTEXT
-from ..ir.model import HEAD
+from ..ir.model import FINAL_NORM, HEAD
 from ..ir.reach import windows
 from ..rewrite.check import relative
 from ..rewrite.twin import LENGTH, RAGGED, ROWS, Checkpoint, Scenario, Twin, scenarios
@@ -28,6 +28,7 @@ TOLERANCE = 1e-9  # relative, in float64: PyTorch sums in another order than Num
 PACKAGE = "probe"
 DIFFERS = "the emitted package differs from the graph"
 EVERY = "/every"  # the calls that ask for the logits after every token, not the last alone
+DRAFT = "/draft"  # the calls that ask for those of a draft, after every token as well
 
 
 @dataclass(frozen=True)
@@ -84,11 +85,12 @@ class _Proof:
         for scenario in scenarios():
             traces = self.twin.trace(scenario, inputs)
             for step, call in enumerate(scenario.calls):
-                (logits,) = self.twin.outputs(traces[step], call.phase)
-                for key, wanted in _wanted(scenario, step, logits).items():
+                outputs = self.twin.outputs(traces[step], call.phase)
+                for key, wanted in _wanted(scenario, step, *outputs).items():
                     if key not in results:
                         raise self._failure(inputs)
-                    error = relative(wanted, results[key])
+                    seen = _seen(scenario, step) if key.endswith(DRAFT) else np.s_[:]
+                    error = relative(wanted[seen], results[key][seen])
                     trials, worst = trials + 1, max(worst, error)
                     if not error <= TOLERANCE:
                         self._package(trace=True)
@@ -112,7 +114,7 @@ class _Proof:
             tensors[name] = read(name, shape)
             return tensors[name]
 
-        for name, layer in self.twin.runs:
+        for name, layer in self.twin.every:
             for param in self.plan.model.blocks[name].params.values():
                 param.program.evaluate("probe", keep, {"layer": layer})
         return {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
@@ -179,7 +181,7 @@ class _Proof:
         self, key: str, scenario: Scenario, step: int, trace: list[dict[str, Any]], told: Any
     ) -> str | None:
         """The first value that differs, of those that a package told of one call."""
-        blocks = [name for name, _ in self.twin.runs]
+        blocks = [name for name, _ in self.twin.every]
         run, met = 0, set[str]()
         for i in range(int(told[f"{key}/count"])):
             block, name = (str(told[f"{key}/{what}/{i}"]) for what in ("block", "name"))
@@ -192,7 +194,8 @@ class _Proof:
                 if windows(known):
                     continue  # fewer rows are kept, in another order: their reader is compared
                 seen = _written(scenario, step)
-            if block == HEAD and scenario.cached and not key.endswith(EVERY):
+            last = block in (FINAL_NORM, HEAD) and not key.endswith((EVERY, DRAFT))
+            if last and scenario.cached:
                 wanted, seen = _last(wanted, seen)[:, None], None
             difference = _difference(wanted, told[f"{key}/value/{i}"], seen)
             if not difference <= TOLERANCE:
@@ -209,13 +212,19 @@ def _difference(wanted: Any, got: Any, seen: Any) -> float:
     return relative(wanted[:, : seen.shape[1]][seen], got[seen])
 
 
-def _wanted(scenario: Scenario, step: int, logits: Any) -> Mapping[str, Any]:
+def _wanted(scenario: Scenario, step: int, logits: Any, *draft: Any) -> Mapping[str, Any]:
     """What the graph says, for each way the package was asked."""
     key, own = f"{scenario.name}/{step}", _own(scenario, step)
-    if not scenario.cached:
-        return {key: logits}
-    last = {key: _last(logits, own)}
-    return last if own is not None else {**last, key + EVERY: logits}
+    wanted = {key: _last(logits, own) if scenario.cached else logits}
+    if scenario.cached and own is None:
+        wanted[key + EVERY] = logits
+    return wanted | dict(zip((key + DRAFT,), draft, strict=False))
+
+
+def _seen(scenario: Scenario, step: int) -> Any:
+    """Which entries [B, T] are of tokens that are no padding."""
+    own = _own(scenario, step)
+    return np.s_[:] if own is None else own
 
 
 def _last(value: Any, own: Any) -> Any:

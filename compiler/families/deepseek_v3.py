@@ -15,7 +15,7 @@ from .table import With
 
 
 class DeepseekV3(Family):
-    """DeepSeek-V3 (arXiv 2412.19437) and R1, without the layers that predict further tokens."""
+    """DeepSeek-V3 (arXiv 2412.19437) and R1, with the layer that predicts one token further."""
 
     name = "deepseek_v3"
     blocks = {
@@ -102,7 +102,8 @@ class DeepseekV3(Family):
         | names.SHARED
         | {"moe.router_bias": names.LAYER + "mlp.gate.e_score_correction_bias"}
     )
-    # Layers past the last one predict further tokens while training.
+    # A layer past the last predicts one token further, and is dropped where it is not asked for.
+    mtp = {"block": "sparse", "norm": "rms"}
     droppable = (names.INV_FREQ, "model.layers.{layers}.*")
 
     def layers(self, values: Mapping[str, Any]) -> Sequence[str]:

@@ -16,7 +16,7 @@ from .blocks import kinds, named, runs, sights
 from .field import Field, Fixed, Mark, Ratio, Same
 from .general import FIXED, FULL, HEAD, IGNORED, LAYERS, ROPE, TOP
 from .parts import counterpart, merge
-from .reading import Reading
+from .reading import DRAFTS, Reading
 from .rope import RopeField, neutral
 from .scalings import ORIGINAL
 from .table import Tree, fields_of, fill, recover, tree_of
@@ -41,6 +41,7 @@ class Family:
     tensors    role -> tensor name, with `{layer}` and `{expert}`
     joined     tensor -> the tensors whose rows stand in it in its checkpoints, in this order
     packed     tensor, with `{expert}` -> where its checkpoints pack it for all experts
+    mtp        the spec's `mtp`, where checkpoints have a layer that predicts one token further
     droppable  patterns (fnmatch) of tensors that may be there unused; `{layers}` is their number
     """
 
@@ -60,6 +61,7 @@ class Family:
     tensors: ClassVar[Mapping[str, str]]
     joined: ClassVar[Mapping[str, Sequence[str]]] = {}
     packed: ClassVar[Mapping[str, Packed]] = {}
+    mtp: ClassVar[Mapping[str, str]] = {}
     droppable: ClassVar[tuple[str, ...]] = ()
 
     def layers(self, values: Mapping[str, Any]) -> Sequence[str]:
@@ -93,12 +95,17 @@ class Family:
         return []
 
     def read(
-        self, config: Source | Mapping[str, object], name: str | None = None
+        self,
+        config: Source | Mapping[str, object],
+        name: str | None = None,
+        *,
+        mtp: bool = False,
     ) -> tuple[Tree, list[Diagnostic]]:
         """Return the spec of a configuration as plain dicts in the order of a page, and warnings.
 
-        Raises SpecError with all mistakes: unknown, missing and ill-typed fields, values that are
-        not modelled, sizes that do not fit each other.
+        With `mtp`, the layer that predicts one token further is part of it. Raises SpecError with
+        all mistakes: unknown, missing and ill-typed fields, values that are not modelled, sizes
+        that do not fit each other.
         """
         if not isinstance(config, Source):
             config = Source("config.json", tree=config)
@@ -112,7 +119,10 @@ class Family:
             reading.layers(reading.found[LAYERS.name], self.schedule)
             for field, why in self.refusals(reading.found).items():
                 reading.problem((field,), "E0308", why)
-        blocks = {name: self.blocks[name] for name in self.blocks if name in set(layers)}
+        if mtp:
+            reading.drafts(bool(self.mtp))
+        used = {*layers, *[self.mtp.get("block")] * mtp}
+        blocks = {name: self.blocks[name] for name in self.blocks if name in used}
         parts = {name: self.parts[name] for name in self._used(blocks)}
         fields = list(self.choices)
         for table in (self.head, self.embed, *parts.values(), *chain(*blocks.values())):
@@ -137,6 +147,7 @@ class Family:
         tree["parts"] = {name: fill(part, values) for name, part in parts.items()}
         tree |= {"final_norm": self.final_norm, "head": fill(self.head, values)}
         tree |= {"embed": fill(self.embed, values)} if self.embed else {}
+        tree |= {"mtp": dict(self.mtp)} if mtp else {}
         tree["checkpoint"] = self.name
         merge(tree)
         return tree, reading.warnings + self.warnings(config)
@@ -164,11 +175,12 @@ class Family:
         fields["num_hidden_layers"] = len(layers)
         if set(layers) <= self.blocks.keys():
             fields |= self.schedule_of(layers)
+        fields |= {DRAFTS[0]: 1} if tree.get("mtp") else {}
         return {"model_type": self.name} | fields
 
     def meaning(self, tree: Mapping[str, Any] | Spec) -> dict[str, Any]:
         """Return the described fields that a checkpoint's tensors do not show by themselves."""
-        visible = {"model_type", "dtype", "max_position_embeddings"}
+        visible = {"model_type", "dtype", "max_position_embeddings", *DRAFTS}
         visible |= {field.name for field in self.schedule if not field.lists_layers}
         visible -= {field.name for field in self._standing()}
         return {name: x for name, x in self.describe(tree).items() if name not in visible}

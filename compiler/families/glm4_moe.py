@@ -90,7 +90,8 @@ class Glm4Moe(Family):
         | names.SHARED
         | {"moe.router_bias": names.LAYER + "mlp.gate.e_score_correction_bias"}
     )
-    # Layers past the last one predict further tokens while training.
+    # A layer past the last predicts one token further, and is dropped where it is not asked for.
+    mtp = {"block": "sparse", "norm": "rms"}
     droppable = (names.INV_FREQ, "model.layers.{layers}.*")
 
     def layers(self, values: Mapping[str, Any]) -> Sequence[str]:

@@ -16,14 +16,19 @@ LONGEST_NAME = 64
 
 
 def page(
-    config: Source, families: Mapping[str, type[Family]], name: str | None = None
+    config: Source,
+    families: Mapping[str, type[Family]],
+    name: str | None = None,
+    *,
+    mtp: bool = False,
 ) -> tuple[str, list[Diagnostic]]:
     """Return the spec of a configuration as text, and warnings.
 
-    `name` is the spec's, the `model_type` without it. Raises SpecError with all mistakes.
+    `name` is the spec's, the `model_type` without it; with `mtp`, the spec has the layer that
+    predicts one token further. Raises SpecError with all mistakes.
     """
     family = family_of(config, families)
-    tree, warnings = family.read(config, name)
+    tree, warnings = family.read(config, name, mtp=mtp)
     return write(tree, f"Imported from a {family.name} configuration."), warnings
 
 

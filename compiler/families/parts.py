@@ -28,5 +28,6 @@ def merge(tree: Tree) -> None:
             del parts[name]
             for part in (*parts.values(), *chain(*tree["blocks"].values())):
                 part |= {k: same for k, value in part.items() if value == name and k != "kind"}
-            if tree["final_norm"] == name:
-                tree["final_norm"] = same
+            for holder, key in ((tree, "final_norm"), (tree.get("mtp", {}), "norm")):
+                if holder.get(key) == name:
+                    holder[key] = same

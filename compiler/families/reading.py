@@ -11,6 +11,8 @@ from ..spec.source import Source
 from . import rope
 from .field import Field, Fixed, Mark, Ratio, Same
 
+DRAFTS = ("num_nextn_predict_layers", "num_mtp_layers")
+"""What says, by either name, how many layers past the last predict further tokens."""
 FLOAT8 = "supported: quant_method `fp8` of fmt `e4m3`, in blocks as weight_block_size [128, 128]"
 
 
@@ -132,6 +134,19 @@ class Reading:
             if field.lists_layers and value is not None and len(value) != count:
                 message = f"{field.name} lists {len(value)} layers, there are {count}"
                 self.problem((field.name,), "E0308", message)
+
+    def drafts(self, known: bool) -> None:
+        """Check that there is the one layer that predicts one token further, and is `known`."""
+        if not known:
+            message = "its layers that predict further tokens, if it has any, are not supported"
+            self.problem(("model_type",), "E0307", message, "leave out `--mtp`")
+            return
+        name = next((name for name in DRAFTS if name in self.fields), None)
+        count = self.fields[name] if name else 0
+        if type(count) is not int or count != 1:
+            message = f"{name or DRAFTS[0]} {quoted(count)} is not supported with `--mtp`"
+            help = "supported: 1, a layer that predicts one token further; or leave out `--mtp`"
+            self.problem((name,) if name else ("model_type",), "E0307", message, help)
 
     def _stored(self, given: object) -> None:
         """Check how the weights beside this configuration are stored: what packages can load."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from .graph import Graph
-from .model import EMBED, HEAD, Model, Param
+from .model import EMBED, Model, Param
 from .reach import windows
 from .types import BYTES
 from .weights import Program
@@ -24,25 +24,30 @@ def weight_bytes(model: Model) -> int:
 
 
 def active_parameters(model: Model) -> int:
-    """The parameters that serve one token: all but those of experts that it is not routed to."""
+    """The parameters that serve one token: no draft's, nor those of experts it is not routed to."""
     parts = {name: parts_read(block.graph("decode"), 1) for name, block in model.blocks.items()}
+    times = runs(model)
     found = each_parameter(model)
-    return round(sum(times * parts[b].get(name, 1) * size(p) for b, name, p, times in found))
+    return round(sum(times[b] * parts[b].get(name, 1) * size(p) for b, name, p, _ in found))
 
 
 def each_parameter(model: Model) -> Iterator[tuple[str, str, Param, int]]:
     """Block, name, parameter and how many layers have it; what is shared is given once."""
     shared: set[Program] = {p.program for p in model.blocks[EMBED].params.values()}
-    for block, times in runs(model).items():
+    for block, times in _sums(model, model.kept).items():
         for name, param in model.blocks[block].params.items():
-            if block != HEAD or param.program not in shared:
+            if block == EMBED or param.program not in shared:
                 yield block, name, param, times
 
 
 def runs(model: Model) -> dict[str, int]:
-    """How many times each block is run."""
+    """How many times a call runs each block; what is a draft's alone, not once."""
+    return _sums(model, model.schedule)
+
+
+def _sums(model: Model, entries: Iterable[tuple[str, int]]) -> dict[str, int]:
     found = dict.fromkeys(model.blocks, 0)
-    for name, count in model.schedule:
+    for name, count in entries:
         found[name] += count
     return found
 
@@ -69,7 +74,8 @@ def size(param: Param) -> int:
 def cache_bytes(model: Model) -> int:
     """Bytes that one more token costs in the caches of all layers, at long context.
 
-    A cache that keeps a window of rows then drops a row for each that it takes: it costs nothing.
+    A draft has a cache of its own, and is not among them. A cache that keeps a window of rows then
+    drops a row for each that it takes: it costs nothing.
     """
     kept = {name: windows(block) for name, block in model.blocks.items()}
     return sum(

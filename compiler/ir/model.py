@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 from ..errors import GraphError
-from .graph import Graph
+from .graph import Graph, Value
 from .lines import print_graph
 from .types import TensorType
 from .weights import Program
@@ -14,6 +15,9 @@ from .weights import Program
 PHASES = ("train", "prefill", "decode")
 
 EMBED, HEAD = "embed", "head"  # the first and the last entry of every schedule
+FINAL_NORM = "final_norm"  # the entry before the head, where a draft reads what the head does
+DRAFT_EMBED, DRAFT_NORM = "draft_embed", "draft_norm"  # what stands around the layer of a draft
+AROUND = (EMBED, FINAL_NORM, HEAD, DRAFT_EMBED, DRAFT_NORM)  # the blocks that are no layers
 
 
 @dataclass(frozen=True)
@@ -93,23 +97,48 @@ class Model:
     schedule: tuple[tuple[str, int], ...] = ()
     droppable: tuple[str, ...] = ()
     """Patterns of checkpoint tensors that may be there and are not read."""
+    draft: tuple[str, ...] = ()
+    """The blocks that predict one token further, if the model has any: from tokens, and from what
+    the head was given before each, to the head again. Of layers there is one, past the last."""
 
     @property
     def layers(self) -> int:
-        return sum(count for name, count in self.schedule if name not in (EMBED, HEAD))
+        return sum(count for name, count in self.schedule if is_layer(name))
+
+    @property
+    def kept(self) -> tuple[tuple[str, int], ...]:
+        """Each block whose weights are held, and how many times, once a run: a draft's as well."""
+        return (*self.schedule, *((name, 1) for name in self.draft if name != HEAD))
+
+    def beside_layers(self) -> tuple[list[str], list[str]]:
+        """The blocks right before the layers, and those right behind them; a draft's as well."""
+        before: dict[str, None] = {}
+        behind: dict[str, None] = {}
+        for chain in ([name for name, _ in self.schedule], self.draft):
+            for one, other in pairwise(chain):
+                if is_layer(one) < is_layer(other):
+                    before[one] = None
+                elif is_layer(one) > is_layer(other):
+                    behind[other] = None
+        return list(before), list(behind)
 
     def runs(self, at_most: int | None = None) -> Iterator[tuple[str, int]]:
-        """Each run of a block with its layer index; the embedding and the head have index 0.
+        """Each run of a block with its layer index; what is no layer has index 0.
 
         With `at_most`, each entry of the schedule is repeated no more often, and layers are
         counted as they then stand: the twin of a deep model is a shallow one.
         """
         layer = 0
         for name, count in self.schedule:
-            inner = name not in (EMBED, HEAD)
+            inner = is_layer(name)
             for _ in range(count if at_most is None else min(count, at_most)):
                 yield name, layer if inner else 0
                 layer += inner
+
+    def draft_runs(self, at_most: int | None = None) -> Iterator[tuple[str, int]]:
+        """The runs of the draft: all of it has the index past the last layer's of `runs`."""
+        layers = sum(is_layer(name) for name, _ in self.runs(at_most))
+        yield from ((name, layers) for name in self.draft)
 
     def shallow(self, at_most: int) -> Model:
         """The same model with each entry of its schedule repeated at most so often."""
@@ -120,6 +149,16 @@ class Model:
         return replace(self, blocks={name: block.copy() for name, block in self.blocks.items()})
 
 
+def is_layer(block: str) -> bool:
+    """Whether a block is a layer, not one of those that stand around the layers."""
+    return block not in AROUND
+
+
+def taken(graph: Graph) -> tuple[Value, ...]:
+    """The stream that a graph takes, beside tokens and positions."""
+    return tuple(v for v in graph.inputs if v.name not in ("tokens", "positions"))
+
+
 def verify(model: Model) -> None:
     """Check every rule that a graph can break; raise `GraphError` at the first that it does."""
     for block in model.blocks.values():
@@ -127,20 +166,34 @@ def verify(model: Model) -> None:
             verify_block(block)
         except GraphError as error:
             raise GraphError(f"block {block.name}: {error}") from None
-    stream: tuple[TensorType, ...] | None = None
-    for name, _ in model.schedule:
+    for name in (*(name for name, _ in model.schedule), *model.draft):
         if name not in model.blocks:
             raise GraphError(f"the schedule runs {name}, which is no block")
-        graph = next(iter(model.blocks[name].graphs.values()))
-        takes = tuple(v.type for v in graph.inputs if v.name not in ("tokens", "positions"))
-        if stream is not None and takes != stream:
-            raise GraphError(f"block {name} takes {_types(takes)}, but is given {_types(stream)}")
-        stream = tuple(v.type for v in graph.outputs)
+    takes = {name: _types(taken(_first(block))) for name, block in model.blocks.items()}
+    gives = {name: _types(_first(block).outputs) for name, block in model.blocks.items()}
+    for one, other in pairwise([name for name, _ in model.schedule]):
+        if takes[other] != gives[one]:
+            raise GraphError(f"block {other} takes {takes[other]}, but is given {gives[one]}")
     for name, count in model.schedule:
-        graph = next(iter(model.blocks[name].graphs.values()))
-        takes = tuple(v.type for v in graph.inputs if v.name not in ("tokens", "positions"))
-        if count > 1 and takes != tuple(v.type for v in graph.outputs):
+        if count > 1 and takes[name] != gives[name]:
             raise GraphError(f"block {name} is repeated, but does not return what it takes")
+    if model.draft:
+        _verify_draft(model, takes, gives)
+
+
+def _verify_draft(model: Model, takes: Mapping[str, str], gives: Mapping[str, str]) -> None:
+    """Check that a draft reads what the head reads, and gives it the same."""
+    start, head = model.draft[0], model.draft[-1]
+    around = (DRAFT_EMBED, DRAFT_NORM, HEAD)
+    if (start, *model.draft[2:]) != around or not is_layer(model.draft[1]):
+        raise GraphError(f"a draft is {DRAFT_EMBED}, a layer, {DRAFT_NORM}, {HEAD}")
+    if model.schedule[-2:] != ((FINAL_NORM, 1), (HEAD, 1)):
+        raise GraphError(f"a model with a draft ends in {FINAL_NORM}, {HEAD}")
+    if takes[start] != takes[head]:
+        raise GraphError(f"block {start} takes {takes[start]}, but is given {takes[head]}")
+    for one, other in pairwise(model.draft):
+        if takes[other] != gives[one]:
+            raise GraphError(f"block {other} takes {takes[other]}, but is given {gives[one]}")
 
 
 def verify_block(block: Block) -> None:
@@ -196,5 +249,9 @@ def _signature(graph: Graph) -> tuple[tuple[object, ...], ...]:
     return tuple(graph.inputs), tuple(v.type for v in graph.outputs)
 
 
-def _types(types: tuple[TensorType, ...]) -> str:
-    return ", ".join(map(str, types))
+def _first(block: Block) -> Graph:
+    return next(iter(block.graphs.values()))
+
+
+def _types(values: tuple[Value, ...]) -> str:
+    return ", ".join(str(value.type) for value in values)

@@ -14,7 +14,18 @@ from .op import Op
 from .tokens import Tokens, fits, required
 from .types import FLOATS
 
-_LINES = ("model", "droppable", "schedule", "block", "param", "cache", "unused", "graph", "return")
+_LINES = (
+    "model",
+    "droppable",
+    "schedule",
+    "draft",
+    "block",
+    "param",
+    "cache",
+    "unused",
+    "graph",
+    "return",
+)
 
 
 def parse_model(text: str, ops: Mapping[str, type[Op]]) -> Model:
@@ -85,6 +96,12 @@ class _Reader:
             if not tokens.skip(","):
                 break
         self.model.schedule = tuple(runs)
+
+    def _draft(self, tokens: Tokens) -> None:
+        names = [tokens.word()]
+        while tokens.skip(","):
+            names.append(tokens.word())
+        self.model.draft = tuple(names)
 
     def _block(self, tokens: Tokens) -> None:
         self.block, self.graph = Block(tokens.word()), None

@@ -13,6 +13,7 @@ def print_model(model: Model) -> str:
     lines += [f"droppable {json.dumps(pattern)}" for pattern in model.droppable]
     runs = [name if count == 1 else f"{name} * {count}" for name, count in model.schedule]
     lines.append(f"schedule {', '.join(runs)}")
+    lines += [f"draft {', '.join(model.draft)}"] if model.draft else []
     return "\n".join(lines) + "\n\n" + "\n".join(map(print_block, model.blocks.values()))
 
 

@@ -141,12 +141,12 @@ def _same_signature(block: str, before: Graph, after: Graph) -> None:
 
 
 def _same_ends(before: Model, after: Model) -> None:
-    """The first block of a model takes, and the last returns, what they did."""
-    if before.schedule != after.schedule:
+    """The first block of a model takes, and the last returns, what they did; so of its draft."""
+    if (before.schedule, before.draft) != (after.schedule, after.draft):
         raise ProofError("the schedule is not what it was")
-    for at in (0, -1):
-        if before.schedule:
-            name = before.schedule[at][0]
+    for chain_ in ([name for name, _ in before.schedule], before.draft):
+        for at in (0, -1) if chain_ else ():
+            name = chain_[at]
             was, now = (next(iter(m.blocks[name].graphs.values())) for m in (before, after))
             wanted, given = ((g.inputs, g.outputs)[at] for g in (was, now))
             if [value.type for value in wanted] != [value.type for value in given]:

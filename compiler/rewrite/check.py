@@ -196,7 +196,7 @@ def _first_difference(
 ) -> tuple[str, str | None]:
     """The block and the first value, as they are computed, that both have and that differs."""
     was, now = (twin.trace(scenario, twin.inputs())[call] for twin in (before, after))
-    for i, (name, _) in enumerate(after.runs):
+    for i, (name, _) in enumerate(after.every):
         for node in after.blocks[name].graph(scenario.calls[call].phase).nodes():
             for value in node.results:
                 known = was[i].get(value.name)
@@ -206,4 +206,4 @@ def _first_difference(
                 error = relative(known[written], now[i][value.name][written])
                 if node.op is not None and not error <= TOLERANCE:
                     return name, value.name
-    return after.runs[-1][0], None
+    return after.every[-1][0], None

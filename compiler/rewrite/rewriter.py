@@ -9,7 +9,7 @@ from typing import Any
 from ..errors import GraphError
 from ..ir.build import Build, append
 from ..ir.graph import Graph, Node, Value
-from ..ir.model import EMBED, HEAD, Block, Model, Param
+from ..ir.model import Block, Model, Param, is_layer
 from ..ir.op import Op
 from ..ir.types import TensorType
 from ..ir.weights import Program
@@ -206,7 +206,7 @@ class ModelRewriter:
     def layers(self) -> Iterator[Rewriter]:
         """A Rewriter for each graph of the blocks that are layers."""
         for name in self.model.blocks:
-            if name not in (EMBED, HEAD):
+            if is_layer(name):
                 yield from self.of(name)
 
     def of(self, block: str) -> Iterator[Rewriter]:

@@ -96,6 +96,8 @@ class Twin:
     seed: int = 0
     scale: float = 1.0
     """Of the stream, and of gains and biases."""
+    draft: tuple[tuple[str, int], ...] = ()
+    """Runs after the others, of the same tokens and of what the last of those was given."""
     results: Results = field(default_factory=Results)
     _params: dict[tuple[str, int], dict[str, Numbers]] = field(default_factory=dict)
     _ready: dict[int, Evaluation] = field(default_factory=dict)
@@ -104,7 +106,8 @@ class Twin:
     @classmethod
     def of_model(cls, model: Model, seed: int = 0) -> Twin:
         """The whole model, each entry of its schedule repeated at most twice."""
-        return cls(model.blocks, tuple(model.runs(at_most=2)), seed)
+        runs, draft = model.runs(at_most=2), model.draft_runs(at_most=2)
+        return cls(model.blocks, tuple(runs), seed, draft=tuple(draft))
 
     @classmethod
     def of_block(cls, block: Block, seed: int = 0) -> Twin:
@@ -114,7 +117,12 @@ class Twin:
     @cached_property
     def loud(self) -> Twin:
         """The same, from a larger stream and with larger gains."""
-        return Twin(self.blocks, self.runs, self.seed, LOUD)
+        return Twin(self.blocks, self.runs, self.seed, LOUD, self.draft)
+
+    @property
+    def every(self) -> tuple[tuple[str, int], ...]:
+        """All runs, those of the draft last."""
+        return (*self.runs, *self.draft)
 
     @property
     def block(self) -> Block:
@@ -148,7 +156,7 @@ class Twin:
         return values
 
     def returned(self, scenario: Scenario) -> list[list[Any]]:
-        """What the last run returns in each call, from the twin's own inputs; computed once."""
+        """The results of each call, from the twin's own inputs; computed once."""
         if scenario.name not in self._returned:
             traces = self.trace(scenario, self.inputs())
             calls = zip(traces, scenario.calls, strict=True)
@@ -156,7 +164,7 @@ class Twin:
         return self._returned[scenario.name]
 
     def whole(self, scenario: Scenario) -> list[Any]:
-        """What one full pass returns for each row of a scenario, [MANY, LENGTH, ...]."""
+        """The results of one full pass for each row of a scenario, [MANY, LENGTH, ...]."""
         inputs = {name: value.copy() for name, value in self.inputs().items()}
         rows = np.arange(ROWS)[:, None]
         for name, value in self.inputs().items():
@@ -168,13 +176,17 @@ class Twin:
 
     def trace(self, scenario: Scenario, inputs: dict[str, Any]) -> list[list[dict[str, Any]]]:
         """All values by name, of each run of each call."""
-        state = [self._empty(name) if scenario.cached else None for name, _ in self.runs]
+        state = [self._empty(name) if scenario.cached else None for name, _ in self.every]
         traces = []
         for call in scenario.calls:
             stream = [Numbers(call.of(value)) for value in inputs.values()]
             positions = Numbers(call.positions)
             trace = []
-            for i, (name, layer) in enumerate(self.runs):
+            for i, (name, layer) in enumerate(self.every):
+                if i == len(self.runs) - 1:
+                    hidden = stream
+                elif i == len(self.runs):
+                    stream = [Numbers(call.of(inputs["tokens"])), *hidden]
                 evaluate = self._evaluation(self.blocks[name].graph(call.phase))
                 given = dict(zip(evaluate.takes, stream, strict=True)) | {"positions": positions}
                 params = self.params(name, layer)
@@ -203,9 +215,14 @@ class Twin:
         return found[0]
 
     def outputs(self, trace: Sequence[dict[str, Any]], phase: str) -> list[Any]:
-        """What the last run returned."""
-        graph = self.blocks[self.runs[-1][0]].graph(phase)
-        return [trace[-1][v.name] for v in graph.outputs]
+        """What the last run returned, and the last of the draft."""
+        last = [(self.runs, len(self.runs) - 1), (self.draft, -1)]
+        return [
+            trace[at][value.name]
+            for runs, at in last
+            for name, _ in runs[-1:]
+            for value in self.blocks[name].graph(phase).outputs
+        ]
 
     def _evaluation(self, graph: Graph) -> Evaluation:
         if id(graph) not in self._ready:  # the blocks keep it

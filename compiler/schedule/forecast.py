@@ -115,7 +115,7 @@ class Forecast:
     """The parameters that serve one token."""
     weight_bytes: int
     cache_bytes: float
-    """Of one more token, in all layers."""
+    """Of one more token, in all layers that a call runs."""
     cache_best_bytes: float
     """The same, were only what attention's keys and values can be made from again held."""
     held_bytes: float
@@ -176,7 +176,8 @@ def _lines(plan: Plan, phase: str, sizes: Sizes) -> Iterator[Line]:
     times = runs(plan.model)
     order = [name for name, _ in plan.model.schedule]
     shared: set[Op] = set()
-    for choice in sorted(plan.choices, key=lambda choice: order.index(choice.block)):
+    called = [choice for choice in plan.choices if choice.block in order]  # not a draft's alone
+    for choice in sorted(called, key=lambda choice: order.index(choice.block)):
         if choice.phase != phase:
             continue
         graph = plan.model.blocks[choice.block].graph(phase)

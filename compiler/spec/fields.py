@@ -22,7 +22,7 @@ from pydantic_core import CoreSchema, PydanticCustomError
 from .diagnostics import accepted, quoted
 
 MAX_SIZE = 2**31
-RESERVED = ("embed", "head")  # the blocks that every model has, first and last
+RESERVED = ("embed", "head", "final_norm", "draft_embed", "draft_norm")  # blocks around the layers
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}", re.ASCII)
 ITEM = re.compile(
     rf"({NAME.pattern})\s*(?:\{{([^{{}}]*)\}})?(?:\s+(before|after)\s+({NAME.pattern}))?", re.ASCII
@@ -82,7 +82,7 @@ def _item(value: str) -> str:
 
 def _unreserved(value: str) -> str:
     if identifier(value) in RESERVED:
-        message = f"{quoted(value)} is the name of a block that every model has"
+        message = f"{quoted(value)} is the name of a block that every model has, or may have"
         raise mistake("E0206", message, "choose another name")
     return value
 

@@ -112,6 +112,15 @@ class Embed(Fields):
     )
 
 
+class Draft(Fields):
+    """A layer past the last, that predicts one token further (Multi-Token Prediction)."""
+
+    block: BlockName = Field(description="the block that the layer is")
+    norm: NormName = Field(
+        description="the norm of what the layer takes, twice, and of what it gives"
+    )
+
+
 def _part(value: object, info: ValidationInfo) -> object:
     """Return the part that a map describes, by the kinds at hand."""
     scope = info.context
@@ -160,6 +169,7 @@ class Spec(Fields):
     final_norm: NormName = Field(description="the norm before the head")
     head: Head = Field(description="the projection to the vocabulary")
     embed: Embed | None = Field(None, description="the embedding of tokens")
+    mtp: Draft | None = Field(None, description="the layer that predicts one token further")
     checkpoint: Checkpoint | None = Field(
         None, description="the model family whose tensor names the weights have"
     )

@@ -28,7 +28,9 @@ CASES = [
     *(("tiny-deepseek-v2", p) for p in ("O0", "O2")),
     *((name, "O2") for name in ("tiny-mixtral", "tiny-qwen3-moe")),
     *(("tiny-llama", p) for p in ("O0", "O2")),
+    ("tiny-mtp", "O2"),
 ]
+NO_EXAMPLES = {"tiny-mtp": Path(__file__).with_name("tiny-mtp.yaml")}
 OWN = ("model.py", "weights.py", "config.json", "plan.json", "README.md")
 Emitted = Callable[[str, str], Path]
 
@@ -43,7 +45,7 @@ def emitted(tmp_path_factory: pytest.TempPathFactory) -> Emitted:
     def build(example: str, pipeline: str) -> Path:
         folder = root / re.sub(r"\W", "_", f"{example}_{pipeline}")
         name, passes = compiler.passes(pipeline)
-        spec = compiler.load(EXAMPLES / f"{example}.yaml")
+        spec = compiler.load(NO_EXAMPLES.get(example, EXAMPLES / f"{example}.yaml"))
         compiler.package(spec, folder, name, passes, prove=False)
         return folder
 

@@ -31,8 +31,10 @@ def build(
     """Import a configuration, build its package, and import that."""
     monkeypatch.syspath_prepend(str(tmp_path))
 
-    def make(configuration: Path, pipeline: str = "O2", name: str = "emitted") -> ModuleType:
-        return built(compiler, configuration, pipeline, tmp_path / name)
+    def make(
+        configuration: Path, pipeline: str = "O2", name: str = "emitted", *, mtp: bool = False
+    ) -> ModuleType:
+        return built(compiler, configuration, pipeline, tmp_path / name, mtp=mtp)
 
     yield make
     forget("emitted")
@@ -65,9 +67,11 @@ def first(
     forget("first_")
 
 
-def built(compiler: Compiler, configuration: Path, pipeline: str, folder: Path) -> Any:
+def built(
+    compiler: Compiler, configuration: Path, pipeline: str, folder: Path, *, mtp: bool = False
+) -> Any:
     """The package of a configuration, imported from a folder that Python looks in."""
-    text, _ = compiler.read_configuration(configuration, "model")
+    text, _ = compiler.read_configuration(configuration, "model", mtp=mtp)
     page = folder.with_suffix(".yaml")
     page.write_text(text)
     passes = resolve(pipeline, compiler.registry.passes, compiler.registry.pipelines)

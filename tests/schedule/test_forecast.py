@@ -11,6 +11,7 @@ from archsmith.compiler.ir.cost import Cost
 from archsmith.compiler.plugins import Registry
 from archsmith.compiler.schedule.forecast import Demand, Forecast, forecast
 from archsmith.compiler.schedule.select import Plan
+from archsmith.compiler.spec.schema import Draft
 from schedule.hand_counts import MODELS
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -73,6 +74,26 @@ def test_the_cache_that_deepseek_v2_saves(plans: dict[str, Plan]) -> None:
     assert 1 - latent.cache_bytes / before.cache_bytes == pytest.approx(0.822, abs=5e-4)
     assert 1 - narrow.cache_bytes / before.cache_bytes == pytest.approx(0.933, abs=5e-4)
     assert narrow.cache_bytes == latent.cache_bytes * 6 / 16 == 60 * 576 * 2 * 6 / 16
+
+
+def test_the_layer_that_deepseek_v3_drafts_with(plans: dict[str, Plan]) -> None:
+    """Its page has 685B parameters: 671B, and 14B of a layer, of which the embedding and the head
+    are copies, here not held twice."""
+    compiler, made = Compiler.installed("h200", numeric=False), MODELS["deepseek-v3"]
+    spec = compiler.load(EXAMPLES / "deepseek-v3.yaml")
+    spec = spec.model_copy(update={"mtp": Draft(block="sparse", norm="rms")})
+    model, _ = compiler.rewrite(compiler.build(spec), compiler.passes(None)[1])
+    plain, found = forecast(plans["deepseek-v3"]), forecast(compiler.schedule(model))
+    experts = made.experts * made.hidden + made.bias + (made.experts + 1) * made.expert
+    layer = made.attention + made.gains + experts + 2 * made.hidden**2 + 3 * made.hidden
+    assert found.parameters == plain.parameters + layer
+    assert found.parameters + 2 * made.vocabulary * made.hidden == pytest.approx(684.5e9, rel=1e-3)
+    assert found.weight_bytes == plain.weight_bytes + 2 * layer + 2 * made.bias
+    # A call decodes as without it.
+    assert (found.active, found.cache_bytes) == (plain.active, plain.cache_bytes)
+    for name, phase in found.phases.items():
+        assert phase.work.flops == plain.phases[name].work.flops
+        assert phase.launches == plain.phases[name].launches
 
 
 def test_without_compression_the_best_is_told_beside_what_is_held() -> None:
