@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -75,17 +76,18 @@ class Module(Frame):
 
     @property
     def class_imports(self) -> Source:
-        names = ["Config", *map(self.class_name, self.layer_blocks)]
-        if not self.drafts:
-            names.append("Model")
-        lines = statement(f"from .model import {', '.join(sorted(names))}", 0)
-        return Source((*["from .draft import Model"] * self.drafts, *lines))
+        return self._classes(["Config", *map(self.class_name, self.layer_blocks)])
 
     @property
     def routed_imports(self) -> Source:
         """The import of the classes that choose experts."""
-        names = sorted(["Model", *(str(layer.name) for layer in self.layers if layer.routers)])
-        return Source(tuple(statement(f"from .model import {', '.join(names)}", 0)))
+        return self._classes(str(layer.name) for layer in self.layers if layer.routers)
+
+    def _classes(self, classes: Iterable[str]) -> Source:
+        """The import of classes of `model.py`, and of the model."""
+        names = [*classes] if self.drafts else ["Model", *classes]
+        lines = statement(f"from .model import {', '.join(sorted(names))}", 0)
+        return Source((*["from .draft import Model"] * self.drafts, *lines))
 
     @property
     def schedule(self) -> Source:

@@ -186,7 +186,21 @@ class _Tensors:
     @property
     def copies(self) -> Source:
         items = ", ".join(f"{string(k)}: {string(v)}" for k, v in sorted(self.pairs.items()))
-        return Source(tuple(statement(f"COPIES: dict[str, str] = {{{items}}}", 0)))
+        lines = statement(f"COPIES: dict[str, str] = {{{items}}}", 0)
+        if self.repeats:
+            lines.append(
+                "# Those of them that `save` writes, as checkpoints of this family have them."
+            )
+            lines += statement(f"REPEATED: tuple[str, ...] = {tuple_of(*self.repeats)}", 0)
+        return Source(tuple(lines))
+
+    @property
+    def written(self) -> Source:
+        """What holds the tensors that a checkpoint is written of, copies included."""
+        lines = ["    table = _table(model)"]
+        if self.repeats:
+            lines.append("    table |= {name: table[COPIES[name]] for name in REPEATED}")
+        return Source(tuple(lines))
 
     @property
     def layout(self) -> Source:
@@ -199,10 +213,6 @@ class _Tensors:
                 said.append(f"{own} {[dim.at(self.which) for dim in param.program.shape]}")
             said += table(block.params, "layer", self.which, 0)
         return Source((f"LAYOUT = {string(digest(chr(10).join(said)))}",))
-
-    @property
-    def repeated(self) -> Source:
-        return Source(tuple(statement(f"REPEATED: tuple[str, ...] = {tuple_of(*self.repeats)}", 0)))
 
     @property
     def computed(self) -> Source | None:

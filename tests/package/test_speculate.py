@@ -98,6 +98,21 @@ def drafts(model: Any, text: torch.Tensor, depth: int) -> list[int]:
     return found
 
 
+def test_routers_of_the_draft_are_recorded_and_levelled(drafting: ModuleType) -> None:
+    model, tokens = fresh(drafting), prompt(drafting)
+    with torch.no_grad(), drafting.balance.recording(model) as routes:
+        model(tokens)
+        assert list(routes) == [(1, "experts"), (2, "experts")]
+        model.forecast(tokens)
+    last = routes[3, "experts"]
+    assert last.index.shape == (2, 8, 4)
+    before = model.draft_layer.router_bias.clone()
+    drafting.balance.update_bias(model, routes, rate=0.5)
+    moved = model.draft_layer.router_bias - before
+    torch.testing.assert_close(moved, 0.5 * (4.0 - last.counts().double()).sign())
+    assert model.draft_layer.record is None
+
+
 def test_good_drafts_save_calls(drafting: ModuleType, trained: Any) -> None:
     tokens = (torch.arange(3)[:, None] + torch.arange(6)) % 5
     wanted = drafting.generate(trained, tokens, max_new_tokens=MOST)
