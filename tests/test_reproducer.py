@@ -223,7 +223,6 @@ def test_bisect_proves_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     compiler = Compiler.installed()
     spec = compiler.load(TINY)
     _, passes = compiler.passes("eliminate-dead,fuse-gated-activation")
-    assert bisect(compiler, spec, passes, package=True) is None
     kernel = compiler.registry.kernels["torch.gated_activation"]
     right = kernel.call
 

@@ -58,7 +58,7 @@ def test_a_stored_weight_may_be_less_by_one(width: int) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("width", WIDTHS[::2])
 def test_rows_may_be_normed_alone(width: int, dtype: str) -> None:
     row = f"[B, T, {width}]"
     for sizes in ROWS:
@@ -88,7 +88,7 @@ def test_one_text_serves_rows_with_a_gain_and_without(op: type[Any], width: int)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-@pytest.mark.parametrize(("heads", "width"), [(1, 64), (3, 20), (6, 128), (40, 100)])
+@pytest.mark.parametrize(("heads", "width"), [(1, 64), (3, 20), (6, 128), (17, 100)])
 def test_heads_may_be_some_of_wider_ones(heads: int, width: int, dtype: str) -> None:
     for sizes in ROWS:
         for wider in (
