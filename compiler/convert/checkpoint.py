@@ -37,14 +37,15 @@ class ToCheckpoint(Job):
         package = self.package
         with told():
             tensors = package.converted.match(self._model, self.source, package.weights.LAYOUT)
-        return Sources(package, package.checkpoint.Found(tensors, {}, None))
+        alone = {name: {name: stored} for name, stored in tensors.items()}
+        return Sources(package, package.checkpoint.Found(alone))
 
     @cached_property
     def shards(self) -> Sequence[Shard]:
         outputs = []
         for name, holders in self._table.items():
             dtype = self._dtypes[name]
-            shape = _shape(holders[0][1])
+            shape = holders[0][1].whole
             outputs.append(
                 Output(
                     name,
@@ -105,7 +106,7 @@ class ToCheckpoint(Job):
                 )
         return {
             "sources": {
-                name: {"sha256": digest, "dtype": self.sources.found.tensors[name].dtype}
+                name: {"sha256": digest, "dtype": self._stored[name].dtype}
                 for shard in self._manifest["shards"].values()
                 for name, _, digest in shard["tensors"]
             },
@@ -123,6 +124,16 @@ class ToCheckpoint(Job):
         """The dtype and the digest of each tensor of the checkpoint that was converted."""
         came: Mapping[str, Any] = self._manifest["sources"]
         return came
+
+    def _came_in(self, name: str) -> str:
+        """The dtype that a tensor came in, as safetensors names it, or its format."""
+        formats: Mapping[str, str] = self._manifest.get("formats", {})
+        return formats[name] if name in formats else str(self._came[name]["dtype"])
+
+    @cached_property
+    def _stored(self) -> Mapping[str, Any]:
+        stored: Mapping[str, Any] = self.sources.found.stored
+        return stored
 
     @cached_property
     def _model(self) -> Any:
@@ -143,13 +154,13 @@ class ToCheckpoint(Job):
         found: dict[str, str] = {}
         for name, holders in self._table.items():
             parameter = holders[0][0]
-            held = self.sources.found.tensors[parameter.name].dtype
-            came = self._came[name]["dtype"]
+            held = self._stored[parameter.name].dtype
+            came = self._came_in(name)
             if self.dtype is not None:
                 found[name] = names[parameter.dtype]
-            elif came in self.package.checkpoint.FLOATS and self._torch(
-                held
-            ) == torch.promote_types(self._torch(came), self._torch(held)):
+            elif came in self.package.formats.FLOATS and self._torch(held) == torch.promote_types(
+                self._torch(came), self._torch(held)
+            ):
                 found[name] = came
             else:
                 found[name] = held
@@ -160,7 +171,7 @@ class ToCheckpoint(Job):
         """What came in another dtype, or was rounded to a narrower one since."""
         changed: dict[str, str] = {}
         for name, dtype in self._dtypes.items():
-            came = self._came[name]["dtype"]
+            came = self._came_in(name)
             if came != dtype:
                 changed[name] = f"{came} to {dtype}"
         return changed
@@ -171,7 +182,7 @@ class ToCheckpoint(Job):
     def _pieces(self, name: str, holders: Sequence[tuple[Parameter, Holding]]) -> Iterator[Any]:
         """Put a tensor together, in memory of its own, of what holds it."""
         torch: Any = importlib.import_module("torch")
-        whole = torch.empty(_shape(holders[0][1]), dtype=self._torch(self._dtypes[name]))
+        whole = torch.empty(holders[0][1].whole, dtype=self._torch(self._dtypes[name]))
         for parameter, holding in holders:
             view = self._view(parameter, holding)
             (whole if holding.part is None else holding.part.of(whole)).copy_(view)
@@ -180,7 +191,7 @@ class ToCheckpoint(Job):
 
     def _view(self, parameter: Parameter, holding: Holding) -> Any:
         """Read the numbers of a parameter that a place lies in."""
-        stored = self.sources.found.tensors[parameter.name]
+        stored = self._stored[parameter.name]
         place = holding.place
         by = self._torch(stored.dtype).itemsize
         count = place.end - place.first if 0 not in place.shape else 0
@@ -188,7 +199,3 @@ class ToCheckpoint(Job):
             shape=(count,), start=stored.start + place.first * by, size=count * by
         )
         return near.read().as_strided(place.shape, place.strides)
-
-
-def _shape(holding: Holding) -> tuple[int, ...]:
-    return holding.place.shape if holding.part is None else holding.part.shape

@@ -34,6 +34,7 @@ class Said(BaseModel):
     shards: dict[File, Summed]
     files: dict[File, str]
     sources: dict[str, dict[str, str]]
+    formats: dict[str, str] = {}
 
 
 def write(folder: Path, said: Mapping[str, Any]) -> None:

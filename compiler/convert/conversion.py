@@ -89,8 +89,8 @@ def convert(
     if folder.resolve() in (source.resolve(), package.resolve()):
         raise ArchsmithError(f"{folder} is what is read; name a new folder")
     module = imported(package)
-    if not hasattr(module, "converted"):
-        raise ArchsmithError(f"{package} was built before packages had a layout; build it again")
+    if not hasattr(module, "formats"):
+        raise ArchsmithError(f"{package} was built by an earlier archsmith; build it again")
     kind = ToCheckpoint if to_hf else ToLayout
     job: Job = kind(module, source, folder, floating(dtype), shard_bytes)
     job.begin()
@@ -137,10 +137,10 @@ def size(count: int) -> str:
 def _rate(job: Job) -> float:
     """How many bytes a second are read and digested here."""
     read, start = 0, time.perf_counter()
-    for name, stored in job.sources.found.tensors.items():
+    for name, parts in job.sources.found.tensors.items():
         with told():
             job.sources.read(name)
-        read += stored.size
+        read += sum(stored.size for stored in parts.values())
         if read > SAMPLE:
             break
     return max(read, 1) / (time.perf_counter() - start)

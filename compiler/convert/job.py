@@ -98,8 +98,7 @@ class Job(ABC):
         there = next(
             folder for folder in (self.folder, *self.folder.absolute().parents) if folder.exists()
         )
-        found = self.sources.found
-        read = sum(tensor.size for tensor in (*found.tensors.values(), *found.scales.values()))
+        read = sum(stored.size for stored in self.sources.found.stored.values())
         return Cost(read, self.size, self.memory, shutil.disk_usage(there).free)
 
     def run(self, advance: Callable[[int], None]) -> dict[str, Any]:
@@ -129,7 +128,7 @@ class Job(ABC):
     def _begun(self) -> dict[str, str | int]:
         """What the journal begins with: a checkpoint that has changed is another."""
         changed = hashlib.sha256()
-        for file in sorted({stored.file for stored in self.sources.found.tensors.values()}):
+        for file in sorted({stored.file for stored in self.sources.found.stored.values()}):
             changed.update(f"{file.name} {file.stat().st_mtime_ns}\n".encode())
         return {**self.identity, "date of the checkpoint": changed.hexdigest()}
 
@@ -216,7 +215,7 @@ def empty(package: Any, dtype: Any) -> Any:
 def digest_of(found: Any, config: bytes) -> str:
     """A digest of a checkpoint's config, and of what its headers say of the tensors to read."""
     said = hashlib.sha256(config)
-    for name, stored in (*found.tensors.items(), *found.scales.items()):
+    for name, stored in found.stored.items():
         line = f"{name} {stored.file.name} {stored.dtype} {stored.shape} {stored.start}\n"
         said.update(line.encode())
     return said.hexdigest()

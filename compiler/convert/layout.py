@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -60,8 +61,16 @@ class ToLayout(Job):
 
     @property
     def memory(self) -> int:
-        largest = max(int(stored.size) for stored in self.sources.found.tensors.values())
-        return largest + self._largest_span
+        found = self.sources.found
+        needs = {
+            name: sum(int(stored.size) for stored in parts.values())
+            for name, parts in found.tensors.items()
+        }
+        for holding in (h for held, _ in self._parameters for h in held.holdings):
+            if found.is_quantized(holding.tensor):  # and stands there dequantized as well
+                numbers = math.prod(holding.whole)
+                needs[holding.tensor] += numbers * found.format.dtype.itemsize
+        return max(needs.values()) + self._largest_span
 
     def begin(self) -> None:
         """Raise `ArchsmithError` where a tensor differs from the one that it is to be a copy of."""
@@ -79,13 +88,15 @@ class ToLayout(Job):
 
     def said(self, shards: Mapping[str, Any]) -> Mapping[str, Any]:
         found = self.sources.found
-        stored = {**found.tensors}
-        stored |= {name + self.package.float8.SCALE: scale for name, scale in found.scales.items()}
+        stored = found.stored
         return {
             "layout": self.package.weights.LAYOUT,
             "sources": {
                 name: {"sha256": digest, "dtype": stored[name].dtype}
                 for name, digest in self.sources.digests.items()
+            },
+            "formats": {
+                name: str(found.format) for name in found.tensors if found.is_quantized(name)
             },
             "copies": self._copies,
             "unread": self._unread(stored),

@@ -35,6 +35,12 @@ class Holding(NamedTuple):
     place: Place
     part: Any
 
+    @property
+    def whole(self) -> tuple[int, ...]:
+        """The shape of the tensor."""
+        shape: tuple[int, ...] = self.place.shape if self.part is None else self.part.shape
+        return shape
+
 
 class Span(NamedTuple):
     """Numbers of a parameter, from `first` on, that are made together: their places interlock."""

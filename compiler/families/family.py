@@ -112,6 +112,7 @@ class Family:
         reading = Reading(config)
         reading.names(self.known())
         reading.common(self._fixed(), self.derived)
+        reading.storage(packed=bool(self.packed))
         reading.values([LAYERS, *TOP.values(), *self.schedule])
         layers: Sequence[str] = []
         if reading.has(LAYERS, *self.schedule):

@@ -8,12 +8,11 @@ from typing import Any
 from ..spec.diagnostics import Diagnostic, accepted, quoted
 from ..spec.relations import Relation
 from ..spec.source import Source
-from . import rope
+from . import rope, storage
 from .field import Field, Fixed, Mark, Ratio, Same
 
 DRAFTS = ("num_nextn_predict_layers", "num_mtp_layers")
 """What says, by either name, how many layers past the last predict further tokens."""
-FLOAT8 = "supported: quant_method `fp8` of fmt `e4m3`, in blocks as weight_block_size [128, 128]"
 
 
 class Reading:
@@ -52,7 +51,7 @@ class Reading:
                 )
 
     def common(self, fixed: Mapping[str, Fixed], derived: Mapping[str, tuple[str, ...]]) -> None:
-        """Check what any configuration may say of its architecture, its dtype and its storage."""
+        """Check what any configuration may say of its architecture and its dtype."""
         fields = self.fields
         for name, rule in fixed.items():
             value = fields.get(name)
@@ -65,8 +64,21 @@ class Reading:
         if made is not None and not _is_causal(made):
             message = f"architectures {quoted(made)} is not a language model's"
             self.problem(("architectures",), "E0307", message, "supported: `...ForCausalLM`")
-        if fields.get("quantization_config") is not None:
-            self._stored(fields["quantization_config"])
+
+    def storage(self, *, packed: bool) -> None:
+        """Check how the weights beside this configuration are stored, experts `packed` or not."""
+        name = "quantization_config"
+        given = self.fields.get(name)
+        if given is None:
+            return
+        if wrong := storage.refusal(given, packed=packed):
+            field, message, help = wrong
+            self.problem((name, field) if field else (name,), "E0307", message, help)
+            return
+        method = given["quant_method"]
+        message = f"this checkpoint is stored in {method}: loading it dequantizes its weights"
+        where = self.config.value((name,))
+        self.warnings.append(Diagnostic("E0311", message, where, severity="warning"))
 
     def values(self, fields: Iterable[Field]) -> None:
         """Find the value of each field; those that follow from others last."""
@@ -147,29 +159,6 @@ class Reading:
             message = f"{name or DRAFTS[0]} {quoted(count)} is not supported with `--mtp`"
             help = "supported: 1, a layer that predicts one token further; or leave out `--mtp`"
             self.problem((name,) if name else ("model_type",), "E0307", message, help)
-
-    def _stored(self, given: object) -> None:
-        """Check how the weights beside this configuration are stored: what packages can load."""
-        place = ("quantization_config",)
-        if not isinstance(given, Mapping):
-            self.problem(place, "E0307", "this quantization_config is not supported", FLOAT8)
-            return
-        block = given.get("weight_block_size")
-        sizes = block if isinstance(block, list) and len(block) == 2 else [None]
-        understood = {
-            "quant_method": given.get("quant_method") == "fp8",
-            "fmt": given.get("fmt") in ("e4m3", None),
-            "activation_scheme": given.get("activation_scheme") in ("dynamic", None),
-            "weight_block_size": all(type(x) is int and 0 < x < 2**31 for x in sizes),
-        }
-        wrong = next((name for name, holds in understood.items() if not holds), None)
-        if wrong:
-            message = f"{wrong} {quoted(given.get(wrong))} of quantization_config is not supported"
-            self.problem((*place, wrong) if wrong in given else place, "E0307", message, FLOAT8)
-            return
-        message = "this checkpoint is stored in fp8: loading it dequantizes its weights"
-        where = self.config.value(place)
-        self.warnings.append(Diagnostic("E0311", message, where, severity="warning"))
 
     def _given(self, field: Field) -> object:
         """Return the value that stands in the file, or what its absence means; a Mark for none."""

@@ -72,7 +72,7 @@ def emitted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
     package = root / "emitted_weights"
     package.mkdir()
     templates = Registry.installed().templates
-    for name in ("checkpoint.py", "computed.py", "files.py", "float8.py"):
+    for name in ("checkpoint.py", "computed.py", "files.py", "float8.py", "formats.py", "mxfp4.py"):
         (package / name).write_text(render(templates[name], {}))
     sys.path.insert(0, str(root))
     importlib.invalidate_caches()

@@ -150,6 +150,15 @@ def test_fp8_is_told_of(families: dict[str, type[Family]]) -> None:
     assert [(found.code, found.severity) for found in warnings] == [("E0311", "warning")]
 
 
+def test_mxfp4_is_told_of(families: dict[str, type[Family]]) -> None:
+    quantization = {"quant_method": "mxfp4", "modules_to_not_convert": ["lm_head"]}
+    fields = base("gpt_oss") | {"quantization_config": quantization}
+    tree, [warning] = families["gpt_oss"]().read(fields)
+    assert (warning.code, warning.severity) == ("E0311", "warning")
+    assert "stored in mxfp4" in warning.message
+    assert tree == families["gpt_oss"]().read(base("gpt_oss"))[0]
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [

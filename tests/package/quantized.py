@@ -1,4 +1,4 @@
-"""Checkpoints in float8, written and read without the code that is tested."""
+"""Checkpoints in float8 and MXFP4, written and read without the code that is tested."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 BLOCK = [16, 24]  # no size of a tiny model is a multiple of both
+MXFP4 = {"quant_method": "mxfp4", "modules_to_not_convert": ["lm_head"]}
 STORED = {"quant_method": "fp8", "fmt": "e4m3", "activation_scheme": "dynamic"}
 
 
@@ -64,14 +65,56 @@ def without_float8(tensors: dict[str, Tensor], block: list[int]) -> dict[str, Te
     return found
 
 
-def store(tensors: dict[str, Tensor], folder: Path) -> None:
-    """Write a checkpoint in two files, the scales apart from what they scale."""
-    places = {name: f"{'ab'[name.endswith('scale_inv')]}.safetensors" for name in tensors}
+def numbers(blocks: Tensor, scales: Tensor) -> Tensor:
+    """float64 [E, K, N] of MXFP4 [E, N, K / 32, 16], element by element.
+
+    OCP Microscaling Formats v1.0, tables 5 and 7; but 255 is 2 ** 128, as in transformers.
+    """
+    positive = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0]
+    table = torch.tensor([*positive, *(-x for x in positive)], dtype=torch.float64)
+    values = torch.stack((table[(blocks % 16).long()], table[(blocks // 16).long()]), -1)
+    power = torch.tensor([2.0 ** (byte - 127) for byte in range(256)], dtype=torch.float64)
+    wide = values.flatten(-2) * power[scales.long()].unsqueeze(-1)
+    return wide.flatten(-2).mT
+
+
+def experts_in_mxfp4(tensors: dict[str, Tensor], seed: int = 5) -> dict[str, Tensor]:
+    """The tensors of a checkpoint with random packed weights of experts in MXFP4."""
+    draw = torch.Generator().manual_seed(seed)
+    found: dict[str, Tensor] = {}
+    for name, x in tensors.items():
+        if not name.endswith((".gate_up_proj", ".down_proj")):
+            found[name] = x
+            continue
+        experts, inputs, outputs = x.shape
+        shape = (experts, outputs, inputs // 32)
+        blocks = torch.randint(256, (*shape, 16), generator=draw)
+        scales = torch.randint(118, 126, shape, generator=draw)
+        found |= {f"{name}_blocks": blocks.byte(), f"{name}_scales": scales.byte()}
+    return found
+
+
+def without_mxfp4(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a checkpoint with bfloat16 for what is in MXFP4."""
+    found: dict[str, Tensor] = {}
+    for name, x in tensors.items():
+        if name.endswith("_blocks"):
+            stem = name.removesuffix("_blocks")
+            found[stem] = numbers(x, tensors[f"{stem}_scales"]).bfloat16().contiguous()
+        elif not name.endswith("_scales"):
+            found[name] = x
+    return found
+
+
+def store(tensors: dict[str, Tensor], folder: Path, quantization: Any = None) -> None:
+    """Write a checkpoint, in float8 if nothing is said, in two files: the scales apart."""
+    scales = ("_scale_inv", "_scales")
+    places = {name: f"{'ab'[name.endswith(scales)]}.safetensors" for name in tensors}
     for file in set(places.values()):
         save_file({name: x for name, x in tensors.items() if places[name] == file}, folder / file)
     (folder / SINGLE).unlink(missing_ok=True)
     (folder / INDEX).write_text(json.dumps({"weight_map": places}))
-    configure(folder, STORED | {"weight_block_size": BLOCK})
+    configure(folder, quantization or STORED | {"weight_block_size": BLOCK})
 
 
 def configure(folder: Path, quantization: Any) -> None:

@@ -41,7 +41,7 @@ def test_every_number_of_e4m3_times_its_scale(package: Build, kind: torch.dtype)
     stored = torch.randint(256, (576, 300), generator=draw).to(torch.uint8)
     stored = stored.view(torch.float8_e4m3fn)
     scale = torch.rand(5, 3, generator=draw).to(kind)
-    found = package("tiny-deepseek-v3").float8.dequantize(stored, scale, (128, 128))
+    found = package("tiny-deepseek-v3").float8.Float8((128, 128)).dequantize([stored, scale])
     assert found.dtype == torch.float32
     torch.testing.assert_close(
         found, dequantized(stored, scale, [128, 128]), rtol=0, atol=0, equal_nan=True
@@ -77,34 +77,30 @@ def test_a_nan_is_loaded_as_any_number(float8: Float8) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (
-            {"q_scale": None},
-            f"{Q} in a.safetensors: F8_E4M3, and its scales, named *_scale_inv, are not there",
-        ),
+        ({"q_scale": None}, f"missing (1):\n    {Q}_scale_inv, beside {Q} in a.safetensors"),
+        ({"q": None}, f"missing (1):\n    {Q}, beside {Q}_scale_inv in b.safetensors"),
         (
             {"q_scale": torch.ones(3, 2)},
-            f"{Q} in a.safetensors: its scales are [3, 2], not [10, 2] for blocks",
+            f"misshapen (1):\n    {Q}_scale_inv in b.safetensors: [3, 2], not [10, 2] for float8 in"
+            " blocks of [16, 24]",
         ),
-        (
-            {"q_scale": torch.ones(10)},
-            f"{Q} in a.safetensors: its scales are [10], not [10, 2] for blocks of",
-        ),
+        ({"q_scale": torch.ones(10)}, f"{Q}_scale_inv in b.safetensors: [10], not [10, 2] for"),
         (
             {"q_scale": torch.ones(10, 2).half()},
-            f"{Q} in a.safetensors: its scales are F16, not F32 or BF16",
+            f"unusable type (1):\n    {Q}_scale_inv in b.safetensors: F16, not F32 or BF16",
         ),
         ({"q": torch.ones(160, 44)}, f"unexpected (1):\n    {Q}_scale_inv in b.safetensors"),
         (
             {"q": torch.ones(160, 44).to(torch.float8_e5m2)},
-            f"unusable type (1):\n    {Q} in a.safetensors: F8_E5M2",
+            f"unusable type (1):\n    {Q} in a.safetensors: F8_E5M2, not F8_E4M3",
         ),
         (
             {"q": torch.ones(160, 45).to(torch.float8_e4m3fn)},
-            f"{Q} in a.safetensors: [160, 45], not [160, 44]",
+            f"{Q} in a.safetensors: [160, 45], not [160, 44] for float8",
         ),
         (
             {"norm": torch.ones(80).to(torch.float8_e4m3fn)},
-            "model.norm.weight in a.safetensors: F8_E4M3 of shape [80], not a matrix",
+            "model.norm.weight in a.safetensors: float8 in blocks of [16, 24], and [80] is no",
         ),
     ],
 )
@@ -128,8 +124,8 @@ def test_scales_are_those_of_their_tensor(
 @pytest.mark.parametrize(
     ("quantization", "message"),
     [
-        (None, "F8_E4M3, and config.json has no quantization_config"),
-        ({}, "quantization_config.quant_method is None, of which only 'fp8' can be loaded"),
+        (None, "proj.weight in a.safetensors: F8_E4M3, and config.json has no quantization_config"),
+        ({}, "quantization_config.quant_method is None, of which only 'fp8' and 'mxfp4' can"),
         ([128], r"quantization_config is [128], not an object"),
         (STORED | {"quant_method": "gptq"}, "quantization_config.quant_method is 'gptq', of"),
         (STORED | {"fmt": "e5m2"}, "quantization_config.fmt is 'e5m2', of which only 'e4m3'"),
@@ -138,7 +134,10 @@ def test_scales_are_those_of_their_tensor(
         (STORED | {"weight_block_size": [16, 0]}, "weight_block_size is [16, 0], not rows"),
         (STORED | {"weight_block_size": [16, 16.0]}, "weight_block_size is [16, 16.0], not"),
         (STORED | {"weight_block_size": [2**31, 2]}, "weight_block_size is [2147483648, 2]"),
-        (STORED | {"weight_block_size": [16, 16]}, "its scales are [10, 2], not [10, 3] for"),
+        (
+            STORED | {"weight_block_size": [16, 16]},
+            "[10, 2], not [10, 3] for float8 in blocks of [16, 16]",
+        ),
     ],
 )
 def test_another_quantization_is_refused(float8: Float8, quantization: Any, message: str) -> None:

@@ -80,7 +80,8 @@ def test_every_wrong_tensor_is_named_at_once(checkpoint: Checkpoint) -> None:
         "    model.layers.2.mlp.experts.3.up_proj.weight",
         "    model.norm.weight",
         "  of an unusable type (1):",
-        "    model.embed_tokens.weight in model.safetensors: I32",
+        "    model.embed_tokens.weight in model.safetensors: I32, and config.json has no"
+        " quantization_config",
         "  unexpected (2):",
         "    model.extra.weight in model.safetensors",
         "    model.layers.7.input_layernorm.weight in model.safetensors",

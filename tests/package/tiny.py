@@ -28,6 +28,21 @@ def unchanged(page: str, /) -> str:
     return page
 
 
+def tiny_gpt_oss(page: str, /) -> str:
+    """The example of gpt-oss, whose experts are packed, at sizes that MXFP4 can have."""
+    for large, small in (
+        ("repeat: 24", "repeat: 2"),
+        ("201088", "331"),
+        ("hidden_size: 2880", "hidden_size: 96"),
+        ("width: 2880", "width: 64"),
+        ("heads: 64, kv_heads: 8, head_dim: 64", "heads: 6, kv_heads: 2, head_dim: 10"),
+        ("experts: 32, top_k: 4", "experts: 5, top_k: 2"),
+    ):
+        assert large in page
+        page = page.replace(large, small)
+    return page
+
+
 def fresh(package: ModuleType, dtype: torch.dtype = torch.float64, seed: int = 1) -> Any:
     """A model whose logits are of order one, so that tokens differ in more than rounding."""
     torch.manual_seed(seed)

@@ -41,9 +41,9 @@ WRONG: list[Mistake] = [
     ({"swiglu_limit": 0}, "swiglu_limit", "E0306", "above 0"),
     ({"experts_per_token": 3}, "experts_per_token", "E0308", "disagree"),
     (
-        {"quantization_config": {"quant_method": "mxfp4"}},
+        {"quantization_config": {"quant_method": "gptq"}},
         "quantization_config",
         "E0307",
-        "quant_method `mxfp4`",
+        "quant_method `gptq`",
     ),
 ]

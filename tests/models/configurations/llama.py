@@ -59,6 +59,12 @@ WRONG: list[Mistake] = [
         "E0307",
         "",
     ),
+    (
+        {"quantization_config": {"quant_method": "mxfp4"}},  # which packed experts alone have
+        "quantization_config",
+        "E0307",
+        "quant_method `mxfp4`",
+    ),
     ({"num_key_value_heads": 2}, "num_attention_heads", "E0308", "not a multiple"),
     ({"hidden_size": 44}, "hidden_size", "E0308", "not a multiple"),
     ({"head_dim": 7}, "head_dim", "E0308", "odd"),
