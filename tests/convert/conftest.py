@@ -14,24 +14,25 @@ from archsmith.compiler.convert.job import Job
 from archsmith.compiler.convert.layout import ToLayout
 from archsmith.compiler.driver import Compiler
 from archsmith.compiler.imported import imported
-from package.tiny import EXAMPLES, fresh
+from package.tiny import EXAMPLES, Change, fresh, unchanged
 
 SHARD = 450_000  # bytes: five files
 Convert = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture(scope="session")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], ModuleType]:
-    """Builds an example with a pipeline, once, and imports it."""
+def built(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., ModuleType]:
+    """Builds an example, or a changed one, with a pipeline, once, and imports it."""
     root = tmp_path_factory.mktemp("converted")
     compiler = Compiler.installed(numeric=False)
 
-    def build(example: str, pipeline: str = "O2") -> ModuleType:
+    def build(example: str, pipeline: str = "O2", change: Change = unchanged) -> ModuleType:
         folder = root / f"{example}_{pipeline}".replace("-", "_").replace(",", "_")
         if not folder.exists():
             _, passes = compiler.passes(pipeline)
-            spec = compiler.load(EXAMPLES / f"{example}.yaml")
-            compiler.package(spec, folder, pipeline, passes, prove=False)
+            page = root / f"{folder.name}.yaml"
+            page.write_text(change((EXAMPLES / f"{example}.yaml").read_text()))
+            compiler.package(compiler.load(page), folder, pipeline, passes, prove=False)
         package: ModuleType = imported(folder)
         return package
 

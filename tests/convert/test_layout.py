@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 import torch
+from archsmith.compiler.convert.conversion import verify
+from archsmith.compiler.convert.layout import ToLayout
 from archsmith.compiler.convert.places import Holding, Parameter, Place
-from archsmith.compiler.errors import ArchsmithError, GraphError
-from convert.conftest import convert, restore
-from package.quantized import projections_in_float8, store
-from package.tiny import fresh, prompt
+from archsmith.compiler.errors import ArchsmithError, DamagedError, GraphError
+from convert.conftest import SHARD, convert, restore, run
+from package.quantized import MXFP4, experts_in_mxfp4, projections_in_float8, store, without_mxfp4
+from package.tiny import fresh, prompt, tiny_gpt_oss
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -93,6 +95,40 @@ def test_float8_comes_out_as_load_has_it(built: Built, tmp_path: Path) -> None:
     assert set(changed) == {name.removesuffix("_scale_inv") for name in scales}
     assert "quantization_config" not in (tmp_path / "again" / "config.json").read_text()
     same(package.load(tmp_path / "again").state_dict(), package.load(source).state_dict())
+
+
+def test_mxfp4_comes_out_as_load_has_it(built: Built, tmp_path: Path) -> None:
+    package: Any = built("gpt-oss-20b", change=tiny_gpt_oss)
+    source = tmp_path / "source"
+    package.save(fresh(package, torch.bfloat16), source)
+    held = experts_in_mxfp4(load_file(source / "model.safetensors"))
+    store(held, source, MXFP4)
+    job = ToLayout(package, source, tmp_path / "out", None, SHARD)
+    assert job.cost().read == sum(tensor.nbytes for tensor in held.values())
+    # The largest is gate_up_proj: in MXFP4, in bfloat16, and as gate and up, which interlock.
+    assert job.memory == 5 * 128 * 3 * 17 + 2 * (5 * 96 * 128 * 2)
+    said = run(job)
+    same(package.load(tmp_path / "out").state_dict(), package.load(source).state_dict())
+    assert said["sources"].keys() == held.keys()
+    assert verify(tmp_path / "out", source, Silent()) == len(package.load(source).state_dict())
+    changed = restore(package, tmp_path / "out", tmp_path / "again")["changed"]
+    packed = [name.removesuffix("_blocks") for name in held if name.endswith("_blocks")]
+    assert changed == dict.fromkeys(packed, "mxfp4 to BF16")
+    assert "quantization_config" not in (tmp_path / "again" / "config.json").read_text()
+    same(tensors(tmp_path / "again"), without_mxfp4(held))
+    scales = packed[0] + "_scales"
+    held[scales][0, 0, 0] += 1
+    store(held, source, MXFP4)
+    with pytest.raises(DamagedError, match=rf"  {scales} is another in"):
+        verify(tmp_path / "out", source, Silent())
+
+
+class Silent:
+    """Nobody who watches."""
+
+    def begin(self, doing: str, total: int) -> None: ...
+
+    def advance(self, count: int) -> None: ...
 
 
 def test_computed_weights_have_no_way_back(built: Built, tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ from types import ModuleType
 import pytest
 import torch
 from archsmith.compiler.driver import Compiler
-from package.quantized import SINGLE, projections_in_float8, store
-from package.tiny import EXAMPLES, Build, Change, fresh, unchanged
+from package.quantized import MXFP4, SINGLE, experts_in_mxfp4, projections_in_float8, store
+from package.tiny import EXAMPLES, Build, Change, fresh, tiny_gpt_oss, unchanged
 from safetensors.torch import load_file
 
 SECONDS = 20  # so long may one load take before it counts as a hang
@@ -71,6 +71,16 @@ def hostile(package: Build, tmp_path: Path) -> tuple[ModuleType, Path]:
     built, folder = package("tiny-llama"), tmp_path / "hostile"
     built.save(fresh(built, torch.bfloat16), folder)
     store(projections_in_float8(load_file(folder / SINGLE)), folder)
+    return built, folder
+
+
+@pytest.fixture
+def hostile_mxfp4(package: Build, tmp_path: Path) -> tuple[ModuleType, Path]:
+    """A package of gpt-oss, and a folder whose packed experts are in MXFP4."""
+    built = package("gpt-oss-20b", tiny_gpt_oss, "tiny_gpt_oss")
+    folder = tmp_path / "hostile"
+    built.save(fresh(built, torch.bfloat16), folder)
+    store(experts_in_mxfp4(load_file(folder / SINGLE)), folder, MXFP4)
     return built, folder
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from package.attempts import NORM, Checkpoint, attempt, peak, refused, rewrite, same
 from package.mutations import cut, damaged, of_header, rewritten
-from package.quantized import INDEX, SINGLE, without_float8
+from package.quantized import INDEX, SINGLE, without_float8, without_mxfp4
 from package.tiny import folder_of, fresh
 from safetensors.torch import load_file, save_file
 
@@ -28,7 +28,8 @@ def as_others_read_it(built: ModuleType, folder: Path, plain: Path) -> Any:
         tensors |= load_file(folder / file)
     config = json.loads((folder / "config.json").read_text())
     block = (config.get("quantization_config") or {}).get("weight_block_size")
-    save_file(without_float8(tensors, block), plain / SINGLE)
+    held = without_float8(tensors, block) if block else without_mxfp4(tensors)
+    save_file(held, plain / SINGLE)
     return built.load(plain)
 
 
@@ -66,6 +67,22 @@ def test_random_damage_is_refused_or_read_as_others_read_it(
     request: pytest.FixtureRequest,
 ) -> None:
     """The first 200 are always the same ones; `--examples` goes on from there."""
+    damage_and_load(hostile, campaign, hang, request.config.getoption("--examples") or 200)
+
+
+@pytest.mark.parametrize("campaign", ["header-meaning", "config-meaning"])
+def test_random_damage_to_mxfp4(
+    hostile_mxfp4: Checkpoint,
+    campaign: str,
+    hang: Callable[[], None],
+    request: pytest.FixtureRequest,
+) -> None:
+    damage_and_load(hostile_mxfp4, campaign, hang, request.config.getoption("--examples") or 40)
+
+
+def damage_and_load(
+    hostile: Checkpoint, campaign: str, hang: Callable[[], None], examples: int
+) -> None:
     built, folder = hostile
     names, damage = CAMPAIGNS[campaign]
     whole = {name: (folder / name).read_bytes() for name in names}
@@ -73,7 +90,6 @@ def test_random_damage_is_refused_or_read_as_others_read_it(
     built.save(fresh(built, torch.bfloat16), plain)
     expected = json.loads(folder_of(built).joinpath("config.json").read_text())["checkpoint"]
     before, loaded = peak(), 0
-    examples = request.config.getoption("--examples") or 200
     for example in range(examples):
         hang()
         draw = Random(f"{campaign} {example}")
