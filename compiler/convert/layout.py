@@ -66,10 +66,10 @@ class ToLayout(Job):
             name: sum(int(stored.size) for stored in parts.values())
             for name, parts in found.tensors.items()
         }
-        for holding in (h for held, _ in self._parameters for h in held.holdings):
-            if found.is_quantized(holding.tensor):  # and stands there dequantized as well
-                numbers = math.prod(holding.whole)
-                needs[holding.tensor] += numbers * found.format.dtype.itemsize
+        shapes = {h.tensor: h.whole for held, _ in self._parameters for h in held.holdings}
+        for name, shape in shapes.items():
+            if found.is_quantized(name):  # and stands there dequantized as well
+                needs[name] += math.prod(shape) * found.format.dtype.itemsize
         return max(needs.values()) + self._largest_span
 
     def begin(self) -> None:
