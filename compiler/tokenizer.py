@@ -61,18 +61,25 @@ class Tokenizer:
         A token's text may hang on those before it, and a character may take several tokens. What is
         still half a character in the end is left out.
         """
-        held = list(prompt[-8:])  # enough to tell a word's middle from its beginning
+        held = list(prompt)  # all of it: a part might begin in the middle of a character
         told = len(held)
         for token in tokens:
             held.append(token)
-            before, after = self.decode(held[:told]), self.decode(held)
-            if after.startswith(before) and len(after) > len(before) and after[-1] != HALF:
-                yield after[len(before) :]
+            added = self._added(held, told)
+            if added and added[-1] != HALF:
+                yield added
                 # The last piece stays, for the next token to stand behind.
                 held, told = held[told:], len(held) - told
-        before, after = self.decode(held[:told]), self.decode(held)
-        if rest := after.removeprefix(before).rstrip(HALF) if after.startswith(before) else "":
+        if rest := self._added(held, told).rstrip(HALF):
             yield rest
+
+    def _added(self, held: Sequence[int], told: int) -> str:
+        """What the tokens past the first `told` add to the text of those."""
+        before, after = self.decode(held[:told]), self.decode(held)
+        if after.startswith(before):
+            return after[len(before) :]
+        # A byte that is of no character spoils those before it, which are told already.
+        return self.decode(held[told:])
 
     def _guarded(self, function: Any, *arguments: Any) -> Any:
         """Call the library; what fails in it, be it a panic, is said of the file."""

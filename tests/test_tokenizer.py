@@ -98,6 +98,29 @@ def test_half_a_character_is_left_out_in_the_end(folders: dict[str, Path]) -> No
     assert "".join(tokenizer.pieces(tokens[:1], [tokens[3], tokens[0]])) == "\ufffda"
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_bytes_that_are_no_character_cost_no_text_behind_them(
+    kind: str, folders: dict[str, Path]
+) -> None:
+    """Where bytes stand for characters, one too many makes the whole run of them unreadable."""
+    tokenizer = Tokenizer([folders[kind]])
+    start, letters = tokenizer.encode("a"), tokenizer.encode("aé")
+    stray = tokenizer.encode("aé")[-1]
+    tail = tokenizer.encode("abc")[len(start) :]
+    given = [*letters[len(start) :], stray, *tail, *letters[len(start) :]]
+    assert "".join(tokenizer.pieces(start, given)) == "é\ufffdbcé"
+    assert "".join(tokenizer.pieces(start, given[:3])) == "é"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_prompt_of_many_bytes_ends_with_whole_characters(
+    kind: str, folders: dict[str, Path]
+) -> None:
+    tokenizer = Tokenizer([folders[kind]])
+    start, whole = tokenizer.encode("a🙂你🙂你"), tokenizer.encode("a🙂你🙂你你b")
+    assert list(tokenizer.pieces(start, whole[len(start) :])) == ["你", "b"]
+
+
 def test_special_tokens_are_not_told(folders: dict[str, Path]) -> None:
     tokenizer = Tokenizer([folders["bytes"]])
     a, b = tokenizer.encode("ab")
