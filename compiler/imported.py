@@ -42,7 +42,10 @@ def told(error: Exception) -> str:
 def floating(name: str | None) -> Any:
     """Return torch's floating dtype of a name, None for None. Raises `ArchsmithError`."""
     torch: Any = importlib.import_module("torch")
-    dtype = None if name is None else getattr(torch, name, None)
-    if name is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+    if name is None:
+        return None
+    dtype: Any = getattr(torch, name, None)
+    floats = isinstance(dtype, torch.dtype) and dtype.is_floating_point
+    if not floats or dtype.itemsize == 1:  # nothing computes in float8
         raise ArchsmithError(f"--dtype is a floating one such as float32, not {name!r}")
     return dtype

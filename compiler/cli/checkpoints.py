@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import click
@@ -20,7 +21,7 @@ from .options import JSON
 @click.option("--dtype", help="Another than the package's: float32, bfloat16, float16, ...")
 @click.option(
     "--shard-gb",
-    type=click.FloatRange(min=0, min_open=True),
+    type=click.FloatRange(min=1e-9, max=1e9),
     default=5.0,
     show_default=True,
     help="How large the files are, in GB; a larger tensor has one of its own.",
@@ -50,6 +51,8 @@ def convert(
     from ..convert.conversion import convert as do
     from ..show import Bytes
 
+    if math.isnan(shard_gb):
+        raise click.BadParameter("is no number", param_hint="--shard-gb")
     with Bytes() as progress:
         report = do(
             checkpoint,

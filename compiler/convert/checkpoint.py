@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -37,6 +37,7 @@ class ToCheckpoint(Job):
         package = self.package
         with told():
             tensors = package.converted.match(self._model, self.source, package.weights.LAYOUT)
+            package.files.read_json(self.source / "config.json")
         alone = {name: {name: stored} for name, stored in tensors.items()}
         return Sources(package, package.checkpoint.Found(alone))
 
@@ -85,7 +86,15 @@ class ToCheckpoint(Job):
         return max(needs(output) for shard in self.shards for output in shard.outputs)
 
     def begin(self) -> None:
-        """Raise `ArchsmithError` where a parameter is computed of a tensor, and not that moved."""
+        """Raise `ArchsmithError` where a parameter is computed of a tensor, and not that moved.
+
+        Raises `DamagedError` where the small files or the checksums are not those of the folder.
+        """
+        self._raise_if(checksums.altered(self.source, self._manifest, lambda count: None))
+        noted = {name for s in self._manifest["shards"].values() for name, _, _ in s["tensors"]}
+        came = {*self._came, *self._manifest.get("formats", {})}
+        if noted != self.sources.found.tensors.keys() or not self._table.keys() <= came:
+            raise DamagedError(f"{self.source / checksums.NAME} is of other tensors")
         for holders in self._table.values():
             for parameter, holding in holders:
                 if hasattr(holding.part, "gains"):
@@ -95,7 +104,12 @@ class ToCheckpoint(Job):
                     )
 
     def said(self, shards: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Raises `DamagedError` for a tensor that came in this dtype and is another now."""
+        """Raises `DamagedError` for a tensor that came in this dtype and is another now.
+
+        Of one that came in another there is no digest; then all is compared of which it was made.
+        """
+        if self._changed:
+            self._raise_if(checksums.damages(self.source, self._manifest, lambda count: None))
         written = {name: digest for s in shards.values() for name, _, digest in s["tensors"]}
         same = [name for name in written if name not in self._changed]
         for name in same:
@@ -114,6 +128,10 @@ class ToCheckpoint(Job):
             "changed": self._changed,
             "unread": self._manifest["unread"],
         }
+
+    def _raise_if(self, wrong: Iterable[str]) -> None:
+        if lines := [f"  {line}" for line in wrong]:
+            raise DamagedError("\n".join([f"{self.source} is not what was written", *lines]))
 
     @cached_property
     def _manifest(self) -> dict[str, Any]:
@@ -143,8 +161,8 @@ class ToCheckpoint(Job):
     def _table(self) -> dict[str, list[tuple[Parameter, Holding]]]:
         """The places of each tensor, and of those that the checkpoint had twice."""
         table = by_tensor(parameters(self.package, self._model))
-        copies = self._manifest["copies"]
-        return {**table, **{name: table[of] for name, of in copies.items()}}
+        copies = self._manifest.get("copies", {})
+        return {**table, **{name: table.get(of, []) for name, of in copies.items()}}
 
     @cached_property
     def _dtypes(self) -> dict[str, str]:

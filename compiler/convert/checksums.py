@@ -16,15 +16,27 @@ from .disk import whole
 
 NAME = "checksums.json"
 CHUNK = 2**24  # bytes
+MOST_BYTES = 2**28  # ten times what the largest published model needs
 File = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}$")]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,255}$")]
+Word = Annotated[str, Field(pattern=r"^[A-Z0-9_]{1,16}$")]
+Words = Annotated[str, Field(pattern=r"^[ -~]{1,80}$")]
+Length = Annotated[int, Field(ge=0)]
+
+
+class Source(BaseModel):
+    """A tensor that was read: its sha256, and its dtype as safetensors names it."""
+
+    sha256: str
+    dtype: Word
 
 
 class Summed(BaseModel):
     """A file of tensors: its bytes, and the length and sha256 of its header and of each tensor."""
 
     size: int
-    header: tuple[int, str]
-    tensors: list[tuple[str, int, str]]
+    header: tuple[Length, str]
+    tensors: list[tuple[Name, Length, str]]
 
 
 class Said(BaseModel):
@@ -33,8 +45,11 @@ class Said(BaseModel):
     job: dict[str, str | int]
     shards: dict[File, Summed]
     files: dict[File, str]
-    sources: dict[str, dict[str, str]]
-    formats: dict[str, str] = {}
+    sources: dict[Name, Source]
+    unread: list[Name]
+    formats: dict[Name, Words] = {}
+    copies: dict[Name, Name] = {}
+    changed: dict[Name, Words] = {}
 
 
 def write(folder: Path, said: Mapping[str, Any]) -> None:
@@ -52,6 +67,8 @@ def read(folder: Path) -> dict[str, Any]:
     path = folder / NAME
     if not path.is_file():
         raise ArchsmithError(f"{folder} has no {NAME}, which `archsmith convert` writes")
+    if (size := path.stat().st_size) > MOST_BYTES:
+        raise ArchsmithError(f"{path} has {size} bytes, more than {MOST_BYTES}")
     held = path.read_bytes()
     try:
         said: dict[str, Any] = json.loads(held)
@@ -64,12 +81,16 @@ def read(folder: Path) -> dict[str, Any]:
     try:
         Said.model_validate_json(held, strict=True)
     except ValidationError as error:
-        raise ArchsmithError(f"{path} is none that `archsmith convert` writes: {error}") from None
+        first = error.errors()[0]
+        where = ".".join(map(repr, first["loc"]))
+        raise ArchsmithError(
+            f"{path} is none that `archsmith convert` writes: {where}: {first['msg']}"
+        ) from None
     return said
 
 
-def damages(folder: Path, said: Mapping[str, Any], advance: Callable[[int], None]) -> Iterator[str]:
-    """Compare every byte of a folder with what is said of it; yields what differs, by name."""
+def altered(folder: Path, said: Mapping[str, Any], advance: Callable[[int], None]) -> Iterator[str]:
+    """Compare a folder's small files with what is said of them; yields what differs, by name."""
     for name, digest in said["files"].items():
         if not (folder / name).is_file():
             yield f"{name} is missing"
@@ -78,6 +99,11 @@ def damages(folder: Path, said: Mapping[str, Any], advance: Callable[[int], None
             size = (folder / name).stat().st_size
             if _sha256(file, size, advance) != digest:
                 yield f"{name} is damaged"
+
+
+def damages(folder: Path, said: Mapping[str, Any], advance: Callable[[int], None]) -> Iterator[str]:
+    """Compare every byte of a folder with what is said of it; yields what differs, by name."""
+    yield from altered(folder, said, advance)
     for name, shard in said["shards"].items():
         if not (folder / name).is_file():
             yield f"{name} is missing"

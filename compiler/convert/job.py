@@ -113,10 +113,13 @@ class Job(ABC):
             return done
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with journal.opened(self.folder, self._begun()) as notes:
+            begun = self._begun()
+            with journal.opened(self.folder, begun) as notes:
                 self._make_room(notes)
                 for shard in self.shards:
                     self._write(shard, notes, advance)
+                if self._begun() != begun:
+                    raise ArchsmithError(f"{self.source} has changed while it was read")
                 return self._finish(notes)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
@@ -142,8 +145,13 @@ class Job(ABC):
             return None
         if (self.folder / checksums.NAME).is_file():
             done = checksums.read(self.folder)
-            if done["job"] == self.identity:
+            if done["job"] == self._begun():
                 return done
+            if self.identity.items() <= done["job"].items():
+                raise ArchsmithError(
+                    f"{self.folder} was made of a checkpoint that has changed since; name a new"
+                    " folder"
+                )
         if any(self.folder.iterdir()):
             raise ArchsmithError(f"{self.folder} is not empty; name a new folder")
         return None
@@ -177,7 +185,7 @@ class Job(ABC):
         for noted in shards.values():
             del noted["sources"]
         said = {
-            "job": dict(self.identity),
+            "job": self._begun(),
             "shards": shards,
             "files": {name: hashlib.sha256(text).hexdigest() for name, text in self.texts.items()},
             **self.said(shards),

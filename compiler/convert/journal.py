@@ -74,9 +74,12 @@ def _lines(file: BinaryIO) -> list[dict[str, Any]]:
         if not line.endswith(b"\n"):
             break
         try:
-            lines.append(json.loads(line))
+            entry = json.loads(line)
         except ValueError:
             break
+        if not isinstance(entry, dict) or (lines and "file" not in entry):
+            break
+        lines.append(entry)
         end += len(line)
     file.truncate(end)
     return lines

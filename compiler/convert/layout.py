@@ -75,12 +75,20 @@ class ToLayout(Job):
     def begin(self) -> None:
         """Raise `ArchsmithError` where a tensor differs from the one that it is to be a copy of."""
         torch: Any = importlib.import_module("torch")
+        found = self.sources.found
         for name, original in self._copies.items():
             for tensor in (original, name):
                 self.sources.read(tensor)
-            if self.sources.digests[name] == self.sources.digests[original]:
+            stored = [
+                [
+                    (part.dtype, self.sources.digests[of])
+                    for of, part in found.tensors[tensor].items()
+                ]
+                for tensor in (name, original)
+            ]
+            if stored[0] == stored[1]:
                 continue
-            copy, first = (self.sources.found.read(tensor) for tensor in (name, original))
+            copy, first = (found.read(tensor) for tensor in (name, original))
             if not torch.equal(first.to(self._model.dtype), copy.to(self._model.dtype)):
                 raise ArchsmithError(
                     f"{name} differs from {original}, which this model takes it to equal"
@@ -162,7 +170,7 @@ class ToLayout(Job):
         """Raise `ArchsmithError` where rounding made an infinity of a number."""
         torch: Any = importlib.import_module("torch")
         narrower = torch.finfo(view.dtype).max < torch.finfo(given.dtype).max
-        if narrower and not view.isfinite().all() and given.isfinite().all():
+        if narrower and (view.isinf() & given.isfinite()).any():
             dtype = str(view.dtype).removeprefix("torch.")
             raise ArchsmithError(
                 f"{name} has larger numbers than {dtype}; convert to a wider dtype"

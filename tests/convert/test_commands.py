@@ -85,6 +85,23 @@ def test_exit_codes(folder: Path, checkpoint: Path, whole: Path, tmp_path: Path)
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        (["--shard-gb", "inf"], 2),
+        (["--shard-gb", "1e300"], 2),
+        (["--shard-gb", "nan"], 2),
+        (["--dtype", "float8_e4m3fn"], 1),
+    ],
+)
+def test_options_outside_their_range(
+    options: list[str], code: int, folder: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    done = ran("convert", checkpoint, tmp_path / "out", "--package", folder, *options)
+    assert done.exit_code == code
+    assert not (tmp_path / "out").exists()
+
+
 def test_memory_is_bounded_by_the_largest_tensor(tmp_path: Path) -> None:
     """240 MB of weights, of which the embedding's 34 MB are the largest tensor."""
     (tmp_path / "wide.yaml").write_text(WIDE)

@@ -85,6 +85,41 @@ def test_what_is_done_is_not_done_again(package: Any, checkpoint: Path, whole: P
     assert {path.name: path.stat().st_mtime_ns for path in whole.iterdir()} == before
 
 
+def test_what_was_made_of_a_checkpoint_that_changed_is_not_taken_for_done(
+    package: Any, checkpoint: Path, tmp_path: Path
+) -> None:
+    source, out = tmp_path / "source", tmp_path / "out"
+    shutil.copytree(checkpoint, source)
+    convert(package, source, out)
+    rewrite(source)
+    with pytest.raises(ArchsmithError, match="of a checkpoint that has changed since"):
+        convert(package, source, out)
+    rewrite(source)
+    job = ToLayout(package, source, tmp_path / "other", None, SHARD)
+    with pytest.raises(ArchsmithError, match=r"source has changed while it was read"):
+        job.run(lambda count: rewrite(source))
+
+
+def rewrite(source: Path) -> None:
+    """Change the last number of a checkpoint, and nothing that its headers say."""
+    file = sorted(source.glob("*.safetensors"))[-1]
+    held = bytearray(file.read_bytes())
+    held[-2] ^= 1
+    file.write_bytes(held)
+
+
+@pytest.mark.parametrize("line", ["5", "[]", "{}", '{"file": 3}'])
+def test_lines_of_a_journal_that_are_none(
+    line: str, package: Any, checkpoint: Path, whole: Path, tmp_path: Path
+) -> None:
+    begin(package, checkpoint, tmp_path / "out", shards=3)
+    path = tmp_path / "out" / journal.NAME
+    first, second, *rest = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([first, second, line + "\n", *rest]))
+    convert(package, checkpoint, tmp_path / "out")
+    assert held(tmp_path / "out") == held(whole)
+
+
 def test_a_full_disk_says_so_and_the_rest_is_kept(
     package: Any, checkpoint: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

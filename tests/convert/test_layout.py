@@ -193,6 +193,7 @@ def test_numbers_past_a_dtype_are_an_error(package: Any, tmp_path: Path) -> None
     model = fresh(package, torch.float32)
     with torch.no_grad():
         model.layers[0].o[0, 0] = 1e5
+        model.layers[0].o[0, 1] = torch.inf  # which may be there, and hides no other
     package.save(model, tmp_path / "source")
     with pytest.raises(
         ArchsmithError, match=r"layers.0.self_attn.o_proj.weight has larger numbers"

@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 from archsmith.compiler.convert import checksums
 from archsmith.compiler.convert.conversion import verify
 from archsmith.compiler.errors import ArchsmithError, DamagedError
@@ -116,6 +117,70 @@ def test_a_checkpoint_of_a_damaged_folder_is_refused(
     last.write_bytes(last.read_bytes()[:-2] + b"\x12\x34")
     with pytest.raises(DamagedError, match="is not what it was when"):
         restore(package, folder, tmp_path / "checkpoint")
+
+
+def test_damage_in_what_was_rounded_is_found_on_the_way_back(
+    package: Any, checkpoint: Path, tmp_path: Path
+) -> None:
+    """There is no digest of such a tensor to compare with, but one of what holds it."""
+    source, folder = tmp_path / "source", tmp_path / "out"
+    package.save(package.load(checkpoint, dtype=torch.float32), source)
+    convert(package, source, folder, dtype=torch.bfloat16)
+    last = sorted(folder.glob("*.safetensors"))[-1]
+    last.write_bytes(last.read_bytes()[:-2] + b"\x12\x34")
+    with pytest.raises(DamagedError, match=f"{last.name} is damaged in"):
+        restore(package, folder, tmp_path / "checkpoint")
+
+
+@pytest.mark.parametrize("text", [None, "{}", "[]", "{", '{"rope_theta": 5}'])
+def test_a_configuration_that_is_not_what_it_was(
+    text: str | None, package: Any, whole: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(whole, folder)
+    (folder / "config.json").unlink()
+    if text is not None:
+        (folder / "config.json").write_text(text)
+    with pytest.raises(DamagedError, match=r"config.json is (missing|damaged)"):
+        restore(package, folder, tmp_path / "checkpoint")
+
+
+NAME = "model.norm.weight"
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda said: said["sources"].pop(NAME),
+        lambda said: said["sources"][NAME].pop("sha256"),
+        lambda said: said["sources"][NAME].pop("dtype"),
+        lambda said: said["sources"][NAME].update(dtype="\x1b[2J"),
+        lambda said: said["sources"].update({"\x1b[2J": said["sources"][NAME]}),
+        lambda said: said.update(copies=[]),
+        lambda said: said.update(copies={"a": "b"}),
+        lambda said: said.pop("unread"),
+        lambda said: said.update(unread=["\x1b[2J"]),
+        lambda said: next(iter(said["shards"].values()))["tensors"][0].__setitem__(0, "../a"),
+        lambda said: next(iter(said["shards"].values()))["tensors"][0].__setitem__(1, -1),
+        lambda said: said["shards"].popitem(),
+    ],
+)
+def test_checksums_that_were_made_to_mislead(
+    edit: Callable[[dict[str, Any]], object], package: Any, whole: Path, tmp_path: Path
+) -> None:
+    """Whoever writes them has a digest of them too: still each is one typed error."""
+    folder = tmp_path / "copy"
+    shutil.copytree(whole, folder)
+    said = checksums.read(folder)
+    edit(said)
+    checksums.write(folder, said)
+    for use in (
+        lambda: verify(folder, whole, Watched()),
+        lambda: restore(package, folder, tmp_path / "checkpoint"),
+    ):
+        with pytest.raises(ArchsmithError) as error:
+            use()
+        assert "\x1b" not in str(error.value)
 
 
 def test_what_is_restored_has_checksums_too(package: Any, whole: Path, tmp_path: Path) -> None:
