@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from .disk import settle, whole
 
+ALIGNMENT = 64  # bytes, as torch's memory on a CPU has it
 UNSETTLED = 2**28
 """Bytes that may wait in memory for the disk: without a limit, all memory would fill up."""
 
@@ -51,7 +52,8 @@ class Shard(NamedTuple):
                 "data_offsets": offsets,
             }
         text = json.dumps(entries, separators=(",", ":")).encode()
-        text += b" " * (-len(text) % 8)  # so that tensors are aligned
+        # Tensors then begin where those in memory do: what is mapped is computed with alike.
+        text += b" " * (-(len(text) + 8) % ALIGNMENT)
         return len(text).to_bytes(8, "little") + text
 
     @property

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..spec.diagnostics import accepted, quoted
 from .field import Field, Mark, is_positive
-from .scalings import LISTS, OLDER, ORIGINAL, RATIO, SCALINGS, implied
+from .scalings import GROWTHS, LISTS, OLDER, ORIGINAL, RATIO, SCALINGS, implied
 
 SPEC_NAMES = {"original_max_position_embeddings": "original_max_positions"}
 THETA = Field("rope_theta", "number")
@@ -214,7 +214,7 @@ def _value(
     problems: list[Problem],
 ) -> object:
     value = found.get(field.name)
-    if value is None or (value == 0 and field.default is None):
+    if value is None or (value == 0 and field.name in GROWTHS):
         value = field.default
     if value is Mark.REQUIRED and field is ORIGINAL:
         value = config.get("max_position_embeddings", Mark.REQUIRED)

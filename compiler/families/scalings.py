@@ -38,6 +38,7 @@ SCALINGS: Mapping[str, tuple[Field, ...]] = {
         Field("attention_factor", "number", default=None),
     ),
 }
+GROWTHS = ("mscale", "mscale_all_dim")  # of which zero is none
 OLDER = {"su": "longrope"}  # names that kinds had before
 
 

@@ -203,3 +203,16 @@ def test_both_forms_of_a_rope_are_read(
         configure(folder, further)
         with pytest.raises(ValueError, match=r"rope_parameters\.factor: 3\.0, not"):
             built.load(folder)
+
+
+@pytest.mark.parametrize(
+    "field", ["rope_theta", "factor", "low_freq_factor", "partial_rotary_factor"]
+)
+def test_a_zero_of_a_rope_is_a_number_like_others(
+    field: str, package: Build, tmp_path: Path
+) -> None:
+    built, folder = package("tiny-llama"), tmp_path / "checkpoint"
+    built.save(fresh(built, torch.float32), folder)
+    configure(folder, lambda config: config["rope_parameters"].update({field: 0.0}))
+    with pytest.raises(ValueError, match=rf"rope_parameters\.{field}: 0\.0, not"):
+        built.load(folder)

@@ -38,6 +38,7 @@ WRONG: list[Mistake] = [
         "E0308",
         "disagree",
     ),
+    ({"rope_scaling": LONGROPE | {"attention_factor": 0.0}}, "rope_scaling", "E0306", "above 0"),
     ({"rope_scaling": LONGROPE | {"short_mscale": 1.1}}, "rope_scaling", "E0307", "not a field"),
     ({"rope_scaling": YARN}, "rope_scaling", "E0307", "`yarn` is not supported"),
     (
