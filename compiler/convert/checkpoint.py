@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import ArchsmithError, DamagedError
 from . import checksums
-from .job import Job, digest_of, empty, kept, told
+from .job import Job, copy, digest_of, empty, kept, told
 from .output import Output, Shard, index, shards
 from .places import Holding, Parameter, by_tensor, parameters
 from .sources import Sources
@@ -203,7 +203,7 @@ class ToCheckpoint(Job):
         whole = torch.empty(holders[0][1].whole, dtype=self._torch(self._dtypes[name]))
         for parameter, holding in holders:
             view = self._view(parameter, holding)
-            (whole if holding.part is None else holding.part.of(whole)).copy_(view)
+            copy(name, view, whole if holding.part is None else holding.part.of(whole))
             del view
         yield whole.reshape(-1)
 

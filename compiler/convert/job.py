@@ -229,6 +229,16 @@ def digest_of(found: Any, config: bytes) -> str:
     return said.hexdigest()
 
 
+def copy(name: str, given: Any, view: Any) -> None:
+    """Copy a tensor; raises `ArchsmithError` where rounding makes an infinity of a number."""
+    torch: Any = importlib.import_module("torch")
+    view.copy_(given)
+    narrower = torch.finfo(view.dtype).max < torch.finfo(given.dtype).max
+    if narrower and (view.isinf() & given.isfinite()).any():
+        dtype = str(view.dtype).removeprefix("torch.")
+        raise ArchsmithError(f"{name} has larger numbers than {dtype}; convert to a wider dtype")
+
+
 @contextmanager
 def told() -> Iterator[None]:
     """Turn what a package raises of a checkpoint's files into an `ArchsmithError`."""

@@ -11,7 +11,7 @@ from functools import cached_property, partial
 from typing import Any
 
 from ..errors import ArchsmithError
-from .job import Job, digest_of, empty, kept, told
+from .job import Job, copy, digest_of, empty, kept, told
 from .output import Output, Shard, index, shards
 from .places import Holding, Parameter, Span, parameters
 from .sources import Sources
@@ -163,18 +163,7 @@ class ToLayout(Job):
             [(_, part)] = table[holding.tensor]
         tensor = self.sources.read(holding.tensor)
         given = tensor if part is None else part.of(tensor)
-        view.copy_(given)
-        self._check_range(holding.tensor, view, given)
-
-    def _check_range(self, name: str, view: Any, given: Any) -> None:
-        """Raise `ArchsmithError` where rounding made an infinity of a number."""
-        torch: Any = importlib.import_module("torch")
-        narrower = torch.finfo(view.dtype).max < torch.finfo(given.dtype).max
-        if narrower and (view.isinf() & given.isfinite()).any():
-            dtype = str(view.dtype).removeprefix("torch.")
-            raise ArchsmithError(
-                f"{name} has larger numbers than {dtype}; convert to a wider dtype"
-            )
+        copy(holding.tensor, given, view)
 
 
 @dataclass(frozen=True)

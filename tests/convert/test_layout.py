@@ -157,6 +157,18 @@ def test_another_package_does_not_load_it(built: Built, whole: Path, tmp_path: P
         convert(other, whole, tmp_path / "again")
 
 
+def test_a_header_that_only_others_refuse(package: Any, whole: Path, tmp_path: Path) -> None:
+    """Half a character in what is not used: to Python a string, to safetensors none."""
+    folder = tmp_path / "copy"
+    shutil.copytree(whole, folder)
+    file = sorted(folder.glob("*.safetensors"))[0]
+    data = file.read_bytes()
+    file.write_bytes(data.replace(b'{"format":"pt"}', b'{"a":"\\ud800b"}'))
+    assert file.stat().st_size == len(data)
+    with pytest.raises(ValueError, match=rf"{file.name} is not a safetensors file"):
+        package.load(folder)
+
+
 def test_a_folder_that_lacks_something(package: Any, whole: Path, tmp_path: Path) -> None:
     folder = tmp_path / "copy"
     shutil.copytree(whole, folder)
@@ -201,6 +213,8 @@ def test_numbers_past_a_dtype_are_an_error(package: Any, tmp_path: Path) -> None
     ):
         convert(package, tmp_path / "source", tmp_path / "out", dtype=torch.float16)
     convert(package, tmp_path / "source", tmp_path / "wide", dtype=torch.bfloat16)
+    with pytest.raises(ArchsmithError, match=r"0.self_attn.o_proj.weight has larger numbers"):
+        restore(package, tmp_path / "wide", tmp_path / "back", dtype=torch.float16)
 
 
 def test_what_stands_beside_the_tensors_goes_along(
