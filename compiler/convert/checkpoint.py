@@ -92,7 +92,9 @@ class ToCheckpoint(Job):
         """
         self._raise_if(checksums.altered(self.source, self._manifest, lambda count: None))
         noted = {name for s in self._manifest["shards"].values() for name, _, _ in s["tensors"]}
-        came = {*self._came, *self._manifest.get("formats", {})}
+        formats = self._manifest.get("formats", {}).items()
+        unlike = {name for name, how in formats if how not in self.package.formats.FLOATS}
+        came = unlike | set(self._came)
         if noted != self.sources.found.tensors.keys() or not self._table.keys() <= came:
             raise DamagedError(f"{self.source / checksums.NAME} is of other tensors")
         for holders in self._table.values():

@@ -156,6 +156,8 @@ NAME = "model.norm.weight"
         lambda said: said["sources"][NAME].pop("dtype"),
         lambda said: said["sources"][NAME].update(dtype="\x1b[2J"),
         lambda said: said["sources"].update({"\x1b[2J": said["sources"][NAME]}),
+        lambda said: (said["sources"].pop(NAME), said.update(formats={NAME: "F32"})),
+        lambda said: said.update(formats={NAME: "\x1b[2J"}),
         lambda said: said.update(copies=[]),
         lambda said: said.update(copies={"a": "b"}),
         lambda said: said.pop("unread"),
