@@ -17,6 +17,7 @@ from archsmith.compiler.convert import disk, journal
 from archsmith.compiler.convert.layout import ToLayout
 from archsmith.compiler.errors import ArchsmithError, OutputError
 from convert.conftest import SHARD, convert, held
+from safetensors.torch import load_file, save_file
 
 
 def test_a_killed_conversion_goes_on_and_ends_the_same(
@@ -83,6 +84,27 @@ def test_what_is_done_is_not_done_again(package: Any, checkpoint: Path, whole: P
     before = {path.name: path.stat().st_mtime_ns for path in whole.iterdir()}
     convert(package, checkpoint, whole)
     assert {path.name: path.stat().st_mtime_ns for path in whole.iterdir()} == before
+
+
+def test_what_was_made_of_another_checkpoint_is_not_taken_for_done(
+    package: Any, checkpoint: Path, tmp_path: Path
+) -> None:
+    source, out = tmp_path / "source", tmp_path / "out"
+    shutil.copytree(checkpoint, source)
+    convert(package, source, out)
+    for file in source.glob("*.safetensors"):
+        file.write_bytes(file.read_bytes())  # the same again: younger, and no other
+    convert(package, source, out)
+    tensors = load_file(file)
+    name = next(iter(tensors))
+    tensors[name] += 1
+    save_file(tensors, file, metadata={"format": "pt"})
+    os.utime(file, (1, 1))
+    with pytest.raises(ArchsmithError, match=f"has changed since .*\n  {name} is another in"):
+        convert(package, source, out)
+    (source / "tokenizer.json").write_text("{}")
+    with pytest.raises(ArchsmithError, match=r"tokenizer\.json is another"):
+        convert(package, source, out)
 
 
 def test_a_full_disk_says_so_and_the_rest_is_kept(
