@@ -10,6 +10,8 @@ from typing import Any
 
 from .errors import ArchsmithError, EnvironmentMissing
 
+FLOATING = ("float32", "bfloat16", "float16", "float64")
+
 
 def imported(folder: Path) -> Any:
     """Import the package in a folder, and torch before it.
@@ -41,8 +43,9 @@ def told(error: Exception) -> str:
 
 def floating(name: str | None) -> Any:
     """Return torch's floating dtype of a name, None for None. Raises `ArchsmithError`."""
-    torch: Any = importlib.import_module("torch")
-    dtype = None if name is None else getattr(torch, name, None)
-    if name is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
-        raise ArchsmithError(f"--dtype is a floating one such as float32, not {name!r}")
-    return dtype
+    if name is None:
+        return None
+    if name not in FLOATING:
+        known = ", ".join(FLOATING[:-1])
+        raise ArchsmithError(f"--dtype is {known} or {FLOATING[-1]}, not {name!r}")
+    return getattr(importlib.import_module("torch"), name)
