@@ -62,6 +62,8 @@ def main(arguments: list[str] | None = None) -> None:
     options = parsed(arguments)
     torch.manual_seed(options.seed)
     out: Path = options.out
+    if options.text is not None and not options.text.is_file():
+        sys.exit(f"--text {options.text} is no file")
     if options.resume and not (out / "checkpoint" / "training.pt").is_file():
         sys.exit(f"{out / 'checkpoint'} holds no run to resume")
     start = time.perf_counter()
@@ -87,7 +89,10 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"{weights:,} weights; {len(text):,} tokens of text, {len(validation):,} held out")
     print(f"step {run.step}: validation loss {validated(run):.3f}; of unigrams {unigram:.3f}")
 
-    steps = train(run, options, out)
+    try:
+        steps = train(run, options, out)
+    except KeyboardInterrupt:
+        sys.exit(f"stopped at step {run.step}; --resume goes on from what was saved last, if any")
     loss = validated(run)
     save(run, out)
     bits = loss * len(validation) / characters / math.log(2)
@@ -225,7 +230,7 @@ def train(run: Run, options: argparse.Namespace, out: Path) -> int:
             )
         if run.step % options.save_every == 0 and run.step < steps:
             save(run, out)
-    return steps
+    return run.step
 
 
 def fullest(routes: Any) -> float:
