@@ -63,7 +63,8 @@ class ToLayout(Job):
     def rounded(self) -> Mapping[str, str]:
         torch: Any = importlib.import_module("torch")
         names = {dtype: name for name, dtype in self.package.files.DTYPES.items()}
-        found, rounded = self.sources.found, dict[str, str]()
+        found = self.sources.found
+        rounded: dict[str, str] = {}
         for parameter, spans in self._parameters:
             for holding in (holding for span in spans for holding in span.holdings):
                 if found.is_quantized(holding.tensor):
