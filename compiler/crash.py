@@ -26,7 +26,8 @@ def outcome(error: Exception, command: Sequence[str]) -> tuple[str, int]:
         notes = getattr(error, "__notes__", ())
         return "\n".join([text, *(f"  = note: {note}" for note in notes)]), error.exit_code
     if isinstance(error, OSError):
-        return f"error: {error}", DISK
+        said = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        return f"error: {said}", DISK
     return report(command), BUG
 
 

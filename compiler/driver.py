@@ -245,7 +245,11 @@ class Compiler:
         return {
             "family": family.name,
             "fields": fields,
-            "others": {name: x for name, x in described.items() if name not in fields},
+            "others": {
+                name: x
+                for name, x in {**described, **family.sums(described)}.items()
+                if name not in fields
+            },
             "absent": family.defaults(described),
             "null": family.nulls(described),
             "aliases": {name: [alias] for alias, name in family.aliases().items()},

@@ -10,6 +10,8 @@ from typing import Any
 
 from .errors import ArchsmithError, EnvironmentMissing
 
+FLOATING = ("float32", "bfloat16", "float16", "float64")
+
 
 def imported(folder: Path) -> Any:
     """Import the package in a folder, and torch before it.
@@ -41,11 +43,9 @@ def told(error: Exception) -> str:
 
 def floating(name: str | None) -> Any:
     """Return torch's floating dtype of a name, None for None. Raises `ArchsmithError`."""
-    torch: Any = importlib.import_module("torch")
     if name is None:
         return None
-    dtype: Any = getattr(torch, name, None)
-    floats = isinstance(dtype, torch.dtype) and dtype.is_floating_point
-    if not floats or dtype.itemsize == 1:  # nothing computes in float8
-        raise ArchsmithError(f"--dtype is a floating one such as float32, not {name!r}")
-    return dtype
+    if name not in FLOATING:
+        known = ", ".join(FLOATING[:-1])
+        raise ArchsmithError(f"--dtype is {known} or {FLOATING[-1]}, not {name!r}")
+    return getattr(importlib.import_module("torch"), name)

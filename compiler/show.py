@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from types import TracebackType
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -75,7 +76,7 @@ class Bytes:
         self._bar.stop()
 
     def begin(self, doing: str, total: int) -> None:
-        self._task = self._bar.add_task(doing, total=total)
+        self._task = self._bar.add_task(escape(doing), total=total)
 
     def advance(self, count: int) -> None:
         if self._task is not None:

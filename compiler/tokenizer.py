@@ -42,6 +42,10 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """The tokens of a text, with what the tokenizer itself puts before and behind it."""
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise ArchsmithError(f"the prompt is not UTF-8: {text!r}") from None
         ids: list[int] = self._guarded(lambda: self._tokenizer.encode(text).ids)
         if not ids:
             raise ArchsmithError(f"{self.path} makes no token of the prompt {text!r}")

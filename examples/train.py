@@ -62,6 +62,8 @@ def main(arguments: list[str] | None = None) -> None:
     options = parsed(arguments)
     torch.manual_seed(options.seed)
     out: Path = options.out
+    if options.text is not None and not options.text.is_file():
+        sys.exit(f"--text {options.text} is no file")
     if options.resume and not (out / "checkpoint" / "training.pt").is_file():
         sys.exit(f"{out / 'checkpoint'} holds no run to resume")
     start = time.perf_counter()
@@ -87,7 +89,10 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"{weights:,} weights; {len(text):,} tokens of text, {len(validation):,} held out")
     print(f"step {run.step}: validation loss {validated(run):.3f}; of unigrams {unigram:.3f}")
 
-    steps = train(run, options, out)
+    try:
+        steps = train(run, options, out)
+    except KeyboardInterrupt:
+        sys.exit(f"stopped at step {run.step}; --resume goes on from what was saved last, if any")
     loss = validated(run)
     save(run, out)
     bits = loss * len(validation) / characters / math.log(2)
@@ -225,7 +230,7 @@ def train(run: Run, options: argparse.Namespace, out: Path) -> int:
             )
         if run.step % options.save_every == 0 and run.step < steps:
             save(run, out)
-    return steps
+    return run.step
 
 
 def fullest(routes: Any) -> float:
@@ -256,8 +261,12 @@ def save(run: Run, out: Path) -> None:
     (new / "generation_config.json").write_text(json.dumps(ends) + "\n", encoding="utf-8")
     state = {"step": run.step, "seed": run.seed, "optimizer": run.optimizer.state_dict()}
     torch.save(state, new / "training.pt")
-    shutil.rmtree(folder, ignore_errors=True)
+    old = out / "checkpoint.old"
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)  # two renames: so short is the time without a checkpoint
     new.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def resume(run: Run, out: Path) -> None:

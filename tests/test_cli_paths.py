@@ -22,7 +22,10 @@ def run(*arguments: str) -> Result:
         (["--tokens", "1,a"], "ids separated by commas"),
         (["--tokens", "9" * 30], "ids separated by commas"),
         (["--tokens", "1", "--seed", "9" * 30], "--seed is a number"),
-        (["--tokens", "1", "--dtype", "int8"], "--dtype is a floating one"),
+        (
+            ["--tokens", "1", "--dtype", "int8"],
+            "--dtype is float32, bfloat16, float16 or float64, not 'int8'",
+        ),
         (["--tokens", "1", "--weights", TINY], "is no folder with a checkpoint"),
         (["--tokens", "1", "--device", "cuda:77"], "error: "),
     ],

@@ -155,6 +155,11 @@ def test_what_is_no_token(folders: dict[str, Path]) -> None:
         tokenizer.encode("")
 
 
+def test_a_prompt_that_is_no_text(folders: dict[str, Path]) -> None:
+    with pytest.raises(ArchsmithError, match="the prompt is not UTF-8"):
+        Tokenizer([folders["bytes"]]).encode(b"\xff bad".decode(errors="surrogateescape"))
+
+
 def test_damaged_files_are_one_error_in_a_line(tmp_path: Path, folders: dict[str, Path]) -> None:
     """Cut off, or with random bytes in place of others: a tokenizer, or what is wrong with it."""
     draw, file = random.Random(0), tmp_path / "tokenizer.json"

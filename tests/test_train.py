@@ -77,6 +77,8 @@ def test_a_run_that_resumed_is_one_that_was_not_stopped(
         own, other = (folder / "checkpoint" / name for folder in (tmp_path, trained))
         assert own.read_bytes() == other.read_bytes(), name
     assert [file.name for file in tmp_path.iterdir()] == ["checkpoint"]  # nothing half done
+    train.main([*options, "--steps", "3", "--resume"])
+    assert "--steps 12 gives the same weights" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -84,6 +86,7 @@ def test_a_run_that_resumed_is_one_that_was_not_stopped(
     [
         (["--resume", "--seed", "3"], "was trained with --seed 0"),
         (["--resume", "--out", "none"], "holds no run to resume"),
+        (["--text", "none.txt"], "none.txt is no file"),
     ],
 )
 def test_what_cannot_be_resumed(

@@ -35,7 +35,9 @@ class Report:
 
     memory   of tensors, at most, beside some 250 MB for Python and torch
     changed  of a checkpoint that is made: the tensors that came in another dtype, with both
+    rounded  of a layout that is made: the tensors that are wider than what is made of them
     unread   of the first checkpoint: the tensors that the model has no use for
+    already  all was there, and nothing was read or written
     """
 
     folder: str
@@ -46,7 +48,9 @@ class Report:
     free: int
     seconds: float | None = None
     changed: Mapping[str, str] = field(default_factory=dict)
+    rounded: Mapping[str, str] = field(default_factory=dict)
     unread: tuple[str, ...] = ()
+    already: bool = False
 
     def json(self) -> dict[str, Any]:
         return asdict(self)
@@ -54,7 +58,7 @@ class Report:
     def text(self) -> str:
         """Lines for people."""
         moved = f"{size(self.read)} in, {size(self.written)} out in {self.files} files"
-        lines = [f"{self.folder}: {moved}"]
+        lines = [f"{self.folder}{' (there already)' if self.already else ''}: {moved}"]
         if self.seconds is not None:
             lines = [
                 f"{self.folder} (nothing written): {moved}",
@@ -64,6 +68,7 @@ class Report:
             ]
         for what, names in (
             ("not in the dtype that they came in", [f"{k} ({v})" for k, v in self.changed.items()]),
+            ("rounded to a narrower dtype", [f"{k} ({v})" for k, v in self.rounded.items()]),
             ("not used by the model, and left out", list(self.unread)),
         ):
             if names:
@@ -106,7 +111,14 @@ def convert(
             said = job.run(progress.advance)
         changed = said.get("changed", {})
     return Report(
-        str(folder), len(job.shards), *cost, seconds, changed, tuple(said.get("unread", ()))
+        str(folder),
+        len(job.shards),
+        *cost,
+        seconds,
+        changed,
+        job.rounded,
+        tuple(said.get("unread", ())),
+        already=not dry_run and job.done is not None,
     )
 
 

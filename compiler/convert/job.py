@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -89,6 +90,32 @@ class Job(ABC):
         """What `checksums.json` says of the sources, which are all read, and of what is written."""
 
     @property
+    def rounded(self) -> Mapping[str, str]:
+        """The tensors that are wider than what is made of them, with both dtypes."""
+        return {}
+
+    @cached_property
+    def done(self) -> dict[str, Any] | None:
+        """What `checksums.json` says if all was done before `run`.
+
+        Raises `ArchsmithError` where the folder holds anything else than what this job makes.
+        """
+        if not self.folder.exists():
+            return None
+        if not self.folder.is_dir():
+            raise ArchsmithError(f"{self.folder} is no folder")
+        if (self.folder / journal.NAME).exists():
+            return None
+        if (self.folder / checksums.NAME).is_file():
+            done = checksums.read(self.folder)
+            if done["job"] == self.identity:
+                self._check_unchanged(done)
+                return done
+        if any(self.folder.iterdir()):
+            raise ArchsmithError(f"{self.folder} is not empty; name a new folder")
+        return None
+
+    @property
     def size(self) -> int:
         """How many bytes of tensors are written."""
         return sum(output.nbytes for shard in self.shards for output in shard.outputs)
@@ -104,13 +131,12 @@ class Job(ABC):
     def run(self, advance: Callable[[int], None]) -> dict[str, Any]:
         """Do what is left of the job; returns what `checksums.json` then says.
 
-        `advance` is told of bytes as they are written. Raises `ArchsmithError` where the folder
-        holds anything else than this job's beginning or end, `OutputError` where the disk is full.
+        `advance` is told of bytes as they are written. Raises as `done` does, and `OutputError`
+        where the disk is full.
         """
-        done = self._finished()
-        if done is not None:
+        if self.done is not None:
             advance(self.size)
-            return done
+            return self.done
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             begun = self._begun()
@@ -128,33 +154,35 @@ class Job(ABC):
                 f"{self.folder}: {error.strerror}; make room, and the same command goes on"
             ) from None
 
+    @property
+    def _files(self) -> set[Path]:
+        return {stored.file for stored in self.sources.found.stored.values()}
+
     def _begun(self) -> dict[str, str | int]:
         """What the journal begins with: a checkpoint that has changed is another."""
         changed = hashlib.sha256()
-        for file in sorted({stored.file for stored in self.sources.found.stored.values()}):
+        for file in sorted(self._files):
             changed.update(f"{file.name} {file.stat().st_mtime_ns}\n".encode())
         return {**self.identity, "date of the checkpoint": changed.hexdigest()}
 
-    def _finished(self) -> dict[str, Any] | None:
-        """What stands there if the job is done already."""
-        if not self.folder.exists():
-            return None
-        if not self.folder.is_dir():
-            raise ArchsmithError(f"{self.folder} is no folder")
-        if (self.folder / journal.NAME).exists():
-            return None
-        if (self.folder / checksums.NAME).is_file():
-            done = checksums.read(self.folder)
-            if done["job"] == self._begun():
-                return done
-            if self.identity.items() <= done["job"].items():
-                raise ArchsmithError(
-                    f"{self.folder} was made of a checkpoint that has changed since; name a new"
-                    " folder"
-                )
-        if any(self.folder.iterdir()):
-            raise ArchsmithError(f"{self.folder} is not empty; name a new folder")
-        return None
+    def _check_unchanged(self, done: Mapping[str, Any]) -> None:
+        """Raise `ArchsmithError` where what was read has other contents since.
+
+        Tensors are read again only where a file of theirs is younger than what was made of them.
+        """
+        wrong = [
+            f"{name} is another"
+            for name, text in self.texts.items()
+            if hashlib.sha256(text).hexdigest() != done["files"].get(name)
+        ]
+        made = (self.folder / checksums.NAME).stat().st_mtime_ns
+        if any(file.stat().st_ctime_ns >= made for file in self._files):
+            wrong += checksums.differences(self.source, done, lambda count: None)
+        if wrong:
+            said = (
+                f"{self.source} has changed since {self.folder} was made of it; name a new folder"
+            )
+            raise ArchsmithError("\n".join([said, *(f"  {line}" for line in wrong)]))
 
     def _make_room(self, notes: journal.Journal) -> None:
         """Raise `OutputError` where the disk has too little left for what is not yet written."""
@@ -185,7 +213,7 @@ class Job(ABC):
         for noted in shards.values():
             del noted["sources"]
         said = {
-            "job": self._begun(),
+            "job": dict(self.identity),
             "shards": shards,
             "files": {name: hashlib.sha256(text).hexdigest() for name, text in self.texts.items()},
             **self.said(shards),

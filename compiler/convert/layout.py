@@ -59,6 +59,22 @@ class ToLayout(Job):
         placed = index(self.shards, {"layout": self.package.weights.LAYOUT})
         return kept(self.source) | {self.package.converted.INDEX: placed.encode()}
 
+    @cached_property
+    def rounded(self) -> Mapping[str, str]:
+        torch: Any = importlib.import_module("torch")
+        names = {dtype: name for name, dtype in self.package.files.DTYPES.items()}
+        found = self.sources.found
+        rounded: dict[str, str] = {}
+        for parameter, spans in self._parameters:
+            for holding in (holding for span in spans for holding in span.holdings):
+                if found.is_quantized(holding.tensor):
+                    continue
+                stored = found.stored[holding.tensor].dtype
+                came = self.package.files.DTYPES[stored]
+                if torch.promote_types(came, parameter.dtype) != parameter.dtype:
+                    rounded[holding.tensor] = f"{stored} to {names[parameter.dtype]}"
+        return rounded
+
     @property
     def memory(self) -> int:
         found = self.sources.found

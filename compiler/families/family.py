@@ -203,6 +203,11 @@ class Family:
         """Return what each described field that may be null would then mean."""
         return self._otherwise(described, "null")
 
+    def sums(self, described: Mapping[str, Any]) -> dict[str, int]:
+        """Return what `derived` fields are: readers that find none may not add up, but default."""
+        terms = {name: [described.get(x, 0) or 0 for x in of] for name, of in self.derived.items()}
+        return {name: sum(sizes) for name, sizes in terms.items()}
+
     def aliases(self) -> dict[str, str]:
         """Return the other names under which configurations have a field."""
         return {alias: name for name, field in self.fields().items() for alias in field.aliases}

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from archsmith.compiler.cli import main
 from archsmith.compiler.driver import Compiler
 from archsmith.compiler.imported import imported
 from click.testing import CliRunner, Result
 from convert.conftest import held
+from package.tiny import fresh
 
 PAGE = Path(__file__).parents[2] / "docs" / "checkpoints.md"
 
@@ -62,6 +64,23 @@ def test_a_dry_run_writes_nothing(folder: Path, checkpoint: Path, tmp_path: Path
         assert said in done.stderr
 
 
+def test_what_is_rounded_and_what_is_there_already_is_told(
+    package: Any, folder: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    command = ("convert", checkpoint, tmp_path / "out", "--package", folder)
+    first, second = ran(*command), ran(*command)
+    assert (first.exit_code, second.exit_code) == (0, 0)
+    assert "already" not in first.stderr
+    assert "narrower" not in first.stderr
+    assert "there already" in second.stderr
+    package.save(fresh(package, torch.float64), tmp_path / "wide")
+    done = ran("convert", tmp_path / "wide", tmp_path / "new", "--package", folder, "--dry-run")
+    own = str(package.Config.dtype).removeprefix("torch.")
+    assert own == "float32"
+    assert "rounded to a narrower dtype: " in done.stderr
+    assert "lm_head.weight (F64 to F32)" in done.stderr
+
+
 def test_exit_codes(folder: Path, checkpoint: Path, whole: Path, tmp_path: Path) -> None:
     def fails(code: int, said: str, *command: object) -> None:
         done = ran(*command)
@@ -75,6 +94,14 @@ def test_exit_codes(folder: Path, checkpoint: Path, whole: Path, tmp_path: Path)
     fails(1, "--dtype is", "convert", checkpoint, tmp_path / "out", *there, "--dtype", "int8")
     fails(1, "has no checksums.json", "convert", checkpoint, tmp_path / "out", *there, "--to-hf")
     fails(2, "shard-gb", "convert", checkpoint, tmp_path / "out", *there, "--shard-gb", "0")
+    fails(
+        5,
+        f"error: {whole / 'config.json' / 'out'}: Not a directory",
+        "convert",
+        checkpoint,
+        whole / "config.json" / "out",
+        *there,
+    )
     fails(1, "has no checksums.json", "verify", checkpoint)
     shutil.copytree(whole, tmp_path / "copy")
     (tmp_path / "copy" / "config.json").write_text("{}")

@@ -17,6 +17,7 @@ from archsmith.compiler.convert import disk, journal
 from archsmith.compiler.convert.layout import ToLayout
 from archsmith.compiler.errors import ArchsmithError, OutputError
 from convert.conftest import SHARD, convert, held
+from safetensors.torch import load_file, save_file
 
 
 def test_a_killed_conversion_goes_on_and_ends_the_same(
@@ -85,17 +86,33 @@ def test_what_is_done_is_not_done_again(package: Any, checkpoint: Path, whole: P
     assert {path.name: path.stat().st_mtime_ns for path in whole.iterdir()} == before
 
 
-def test_what_was_made_of_a_checkpoint_that_changed_is_not_taken_for_done(
+def test_what_was_made_of_another_checkpoint_is_not_taken_for_done(
     package: Any, checkpoint: Path, tmp_path: Path
 ) -> None:
     source, out = tmp_path / "source", tmp_path / "out"
     shutil.copytree(checkpoint, source)
     convert(package, source, out)
-    rewrite(source)
-    with pytest.raises(ArchsmithError, match="of a checkpoint that has changed since"):
+    for file in source.glob("*.safetensors"):
+        file.write_bytes(file.read_bytes())  # the same again: younger, and no other
+    convert(package, source, out)
+    tensors = load_file(file)
+    name = next(iter(tensors))
+    tensors[name] += 1
+    save_file(tensors, file, metadata={"format": "pt"})
+    os.utime(file, (1, 1))
+    with pytest.raises(ArchsmithError, match=f"has changed since .*\n  {name} is another in"):
         convert(package, source, out)
-    rewrite(source)
-    job = ToLayout(package, source, tmp_path / "other", None, SHARD)
+    (source / "tokenizer.json").write_text("{}")
+    with pytest.raises(ArchsmithError, match=r"tokenizer\.json is another"):
+        convert(package, source, out)
+
+
+def test_a_checkpoint_that_changes_while_it_is_read_is_refused(
+    package: Any, checkpoint: Path, tmp_path: Path
+) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(checkpoint, source)
+    job = ToLayout(package, source, tmp_path / "out", None, SHARD)
     with pytest.raises(ArchsmithError, match=r"source has changed while it was read"):
         job.run(lambda count: rewrite(source))
 

@@ -14,10 +14,16 @@ from archsmith.compiler.convert.layout import ToLayout
 from models.oracle import Float64, logits
 from models.tiny import FAMILIES, Case, cases, save
 from safetensors.torch import load_file
+from transformers import AutoConfig
 
 Build = Callable[..., Any]
 First = Callable[[Case, str], tuple[Any, Path, Any]]
 
+UNSAID = {
+    *("_name_or_path", "architectures", "intermediate_size", "max_window_layers", "pad_token_id"),
+    *("head_dim", "partial_rotary_factor", "rope_parameters"),  # said in other words
+}
+"""What `save` does not say of a configuration as it was."""
 EXACT = 1e-8  # of the largest logit, in float64; errors seen are near 1e-15
 
 
@@ -111,8 +117,11 @@ def test_float32_and_bfloat16_checkpoints_in_shards(
             close(package.load(folder, dtype=torch.float32)(tokens).double(), wanted, 1e-4)
         own = package.load(folder)
         assert own.dtype == dtype
-        package.save(own, tmp_path / f"again-{folder.name}")
-        same_tensors(folder, tmp_path / f"again-{folder.name}")
+        again = tmp_path / f"again-{folder.name}"
+        package.save(own, again)
+        same_tensors(folder, again)
+        first, other = (AutoConfig.from_pretrained(place).to_dict() for place in (folder, again))
+        assert {name for name in first if first[name] != other.get(name)} <= UNSAID
     there_and_back(package, folder, own)
 
 
