@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, settings
 
 settings.register_profile(
     "same",
-    max_examples=16,
+    max_examples=10,
     derandomize=True,
     database=None,
     deadline=None,

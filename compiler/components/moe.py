@@ -25,6 +25,7 @@ class Router(Fields):
         description="the function from logits to scores"
     )
     bias: bool = Field(False, description="whether logits have a bias")
+    wide: bool = Field(False, description="whether its weight is kept in float32, or wider")
     selection_bias: bool = Field(
         False, description="whether a learned bias takes part in the choice, not in the weights"
     )
@@ -154,7 +155,7 @@ class Moe(Component):
     def _route(self, site: Site, x: Value) -> tuple[Value, Value]:
         """Each token's experts and their weights, chosen in float32 or wider."""
         router = self.router
-        table = site.weight("router", site.dim("experts"), site.hidden)
+        table = site.weight("router", site.dim("experts"), site.hidden, wide=router.wide)
         wide = site.op.widen(x), site.op.widen(table)
         product = site.op.einsum(*wide, equation="btd,ed->bte", name="logits")
         if router.bias:

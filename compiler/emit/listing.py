@@ -72,6 +72,13 @@ class Tensors:
         return Source((f"from .computed import {names}",)) if steps else None
 
     @property
+    def wide(self) -> bool:
+        """Whether a weight is held in a wider dtype than the model's."""
+        model = self.module.plan.model
+        params = [param for block in model.blocks.values() for param in block.params.values()]
+        return any(param.dtype != model.dtype for param in params)
+
+    @property
     def before(self) -> Source:
         return self._of("model", self.module.plan.model.blocks[EMBED].params, 4)
 

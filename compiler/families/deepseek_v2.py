@@ -54,6 +54,7 @@ class DeepseekV2(Family):
             "shared": Field("n_shared_experts", "count", default=2, null=0, unless=0),
             "router": {
                 "score": "softmax",
+                "wide": True,
                 "groups": Field("n_group", default=None, null=None, unless=None),
                 "top_groups": Field("topk_group", default=None, null=None, unless=None),
                 "group_score": With("n_group", "max"),

@@ -55,6 +55,7 @@ class DeepseekV3(Family):
             "shared": Field("n_shared_experts", "count", default=1, null=0, unless=0),
             "router": {
                 "score": "sigmoid",
+                "wide": True,
                 "selection_bias": True,
                 "groups": Field("n_group", default=8, null=1, unless=1),
                 "top_groups": Field("topk_group", default=4, null=1, unless=1),

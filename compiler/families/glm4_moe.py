@@ -57,6 +57,7 @@ class Glm4Moe(Family):
             "shared": Field("n_shared_experts", "count", default=1, unless=0),
             "router": {
                 "score": "sigmoid",
+                "wide": True,
                 "selection_bias": True,
                 "groups": Field("n_group", default=1, unless=1),
                 "top_groups": Field("topk_group", default=1, unless=1),

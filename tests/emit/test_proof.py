@@ -222,7 +222,7 @@ def test_a_wrong_table_of_weights_is_found(
         changed.append(result != lines)
         return result
 
-    monkeypatch.setattr("archsmith.compiler.emit.package.table", wrong)
+    monkeypatch.setattr("archsmith.compiler.emit.listing.table", wrong)
     is_found(compiler, tmp_path, example, "O1", found)
     assert any(changed)
 

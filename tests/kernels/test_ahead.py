@@ -71,7 +71,6 @@ def hold(plan: Plan, found: list[Compiled]) -> None:
         ("qwen3-30b-a3b", "h200"),
         ("deepseek-v3", "h200"),
         ("deepseek-v3", "b200"),
-        ("mixtral-8x7b", "a100"),
         ("mixtral-8x7b", "mi300x"),
     ],
 )
@@ -80,7 +79,7 @@ def test_the_newest_triton(example: str, target: str) -> None:
     hold(plan, compiled(plan))
 
 
-@pytest.mark.parametrize("target", INSTRUCTIONS)
+@pytest.mark.parametrize("target", ["a100", "h200", "mi300x"])
 def test_the_oldest_triton(target: str) -> None:
     assert OLDEST.is_dir(), "`make env` installs the oldest Triton that is supported"
     plan = planned("deepseek-v2-lite", target)

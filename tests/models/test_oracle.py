@@ -13,7 +13,7 @@ from archsmith.compiler.convert.checkpoint import ToCheckpoint
 from archsmith.compiler.convert.layout import ToLayout
 from models.oracle import Float64, logits
 from models.tiny import FAMILIES, Case, cases, save
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig
 
 Build = Callable[..., Any]
@@ -123,6 +123,38 @@ def test_float32_and_bfloat16_checkpoints_in_shards(
         first, other = (AutoConfig.from_pretrained(place).to_dict() for place in (folder, again))
         assert {name for name in first if first[name] != other.get(name)} <= UNSAID
     there_and_back(package, folder, own)
+
+
+@pytest.mark.parametrize("family", ["deepseek_v2", "deepseek_v3", "glm4_moe"])
+def test_routers_are_held_wide_and_saved_as_they_were(
+    family: str, build: Build, tmp_path: Path
+) -> None:
+    """Published checkpoints have them in bfloat16, those of transformers in float32."""
+    case = cases(family)[0]
+    save(case, tmp_path / "wide", dtype=torch.bfloat16)
+    held = load_file(tmp_path / "wide" / "model.safetensors")
+    routers = [name for name in held if name.endswith("mlp.gate.weight")]
+    assert routers
+    narrow = tmp_path / "narrow"
+    narrow.mkdir()
+    (narrow / "config.json").write_bytes((tmp_path / "wide" / "config.json").read_bytes())
+    as_published = {name: held[name].bfloat16() for name in routers}
+    save_file(held | as_published, narrow / "model.safetensors", metadata={"format": "pt"})
+    package = build(narrow)
+    for folder in (tmp_path / "wide", narrow):
+        model = package.load(folder)
+        package.save(model, tmp_path / f"again-{folder.name}")
+        same_tensors(folder, tmp_path / f"again-{folder.name}")
+        dtypes = {weight.dtype for weight in model.parameters()}
+        assert dtypes == {torch.bfloat16, torch.float32}
+    there_and_back(package, narrow, model)
+    with torch.no_grad():
+        for layer in model.layers[-1:]:
+            layer.router += 1e-4
+    package.save(model, tmp_path / "trained")
+    trained = tensors(tmp_path / "trained")
+    assert trained[routers[-1]].dtype == torch.float32
+    assert trained[routers[0]].dtype == (torch.bfloat16 if len(routers) > 1 else torch.float32)
 
 
 def there_and_back(package: Any, folder: Path, loaded: Any) -> None:

@@ -81,18 +81,20 @@ def make(case: Case) -> Any:
 def save(case: Case, folder: Path, *, dtype: torch.dtype = torch.float64, shards: int = 1) -> Any:
     """Save a model as a checkpoint of `dtype`, and return it in float64.
 
-    The returned model has the checkpoint's rounded weights. As transformers does, the bias of a
-    router is never stored narrower than float32. `shards` is about how many files there are.
+    The returned model has the checkpoint's rounded weights. What transformers keeps in float32, as
+    some routers, is never stored narrower. `shards` is about how many files there are.
     """
     model = make(case)
     stored = copy.deepcopy(model).to(dtype)
     for (name, tensor), kept in zip(
         model.state_dict().items(), stored.state_dict().values(), strict=True
     ):
-        if name.endswith("e_score_correction_bias"):
+        if name.endswith(tuple(stored._keep_in_fp32_modules_strict or ())):
             tensor.copy_(tensor.float())
-            router = stored.get_submodule(name.rpartition(".")[0])
-            router.e_score_correction_bias = tensor.to(torch.promote_types(dtype, torch.float32))
+            owner, _, leaf = name.rpartition(".")
+            held = stored.get_submodule(owner)
+            with torch.no_grad():
+                getattr(held, leaf).data = tensor.to(torch.promote_types(dtype, torch.float32))
         else:
             tensor.copy_(kept)
     size = sum(tensor.nbytes for tensor in stored.state_dict().values())

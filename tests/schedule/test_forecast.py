@@ -35,8 +35,10 @@ def test_published_models_by_hand(name: str, plans: dict[str, Plan]) -> None:
     made, found = MODELS[name], forecast(plans[name], Demand(context=4000))
     assert found.parameters == made.parameters(made.experts)
     assert found.active == made.parameters(made.top_k)
-    wide = 2 * made.bias * (made.layers - made.dense)  # a router's bias is float32
-    assert found.weight_bytes == 2 * found.parameters + wide
+    # A router's bias is float32, and with DeepSeek its weight too.
+    wide = made.bias + made.experts * made.hidden * name.startswith("deepseek")
+    sparse = made.layers - made.dense
+    assert found.weight_bytes == 2 * found.parameters + 2 * wide * sparse
     assert found.cache_bytes == made.layers * made.row * 2
     assert found.cache_best_bytes == found.cache_bytes
     assert found.held_bytes == 4000 * found.cache_bytes
@@ -88,7 +90,9 @@ def test_the_layer_that_deepseek_v3_drafts_with(plans: dict[str, Plan]) -> None:
     layer = made.attention + made.gains + experts + 2 * made.hidden**2 + 3 * made.hidden
     assert found.parameters == plain.parameters + layer
     assert found.parameters + 2 * made.vocabulary * made.hidden == pytest.approx(684.5e9, rel=1e-3)
-    assert found.weight_bytes == plain.weight_bytes + 2 * layer + 2 * made.bias
+    assert found.weight_bytes == plain.weight_bytes + 2 * layer + 2 * (
+        made.experts * made.hidden + made.bias
+    )
     # A call decodes as without it.
     assert (found.active, found.cache_bytes) == (plain.active, plain.cache_bytes)
     for name, phase in found.phases.items():
