@@ -33,7 +33,7 @@ def test_a_killed_conversion_goes_on_and_ends_the_same(
     print(found)
     assert found["wrong"] == []
     assert found["steps"] > 3 * len(list(whole.glob("*.safetensors")))
-    assert found["killed"] > 0
+    assert count < 100 or found["killed"] > count // 10  # of few, all may come after the end
 
 
 def test_a_line_of_the_journal_that_was_being_written_is_cut_off(
