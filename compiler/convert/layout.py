@@ -56,8 +56,25 @@ class ToLayout(Job):
 
     @cached_property
     def texts(self) -> Mapping[str, bytes]:
-        placed = index(self.shards, {"layout": self.package.weights.LAYOUT})
+        said: dict[str, Any] = {"layout": self.package.weights.LAYOUT}
+        if self._narrow:
+            said["stored"] = self._narrow
+        placed = index(self.shards, said)
         return kept(self.source) | {self.package.converted.INDEX: placed.encode()}
+
+    @property
+    def _narrow(self) -> dict[str, str]:
+        """The dtypes of tensors that are held wider than the model is, where they are narrower."""
+        names = {dtype: name for name, dtype in self.package.files.DTYPES.items()}
+        found = self.sources.found
+        return {
+            holding.tensor: found.stored[holding.tensor].dtype
+            for parameter, _ in self._parameters
+            for holding in parameter.holdings
+            if parameter.dtype != self._model.dtype
+            and not found.is_quantized(holding.tensor)
+            and found.stored[holding.tensor].dtype != names[parameter.dtype]
+        }
 
     @cached_property
     def rounded(self) -> Mapping[str, str]:

@@ -166,7 +166,10 @@ def there_and_back(package: Any, folder: Path, loaded: Any) -> None:
     ):
         job.begin()
         job.run(lambda count: None)
-    mapped = package.load(laid_out).state_dict()
+    model = package.load(laid_out)
+    package.save(model, folder.with_name("saved"))
+    same_tensors(folder, folder.with_name("saved"))
+    mapped = model.state_dict()
     for name, parameter in loaded.state_dict().items():
         assert mapped[name].dtype == parameter.dtype, name
         assert torch.equal(mapped[name], parameter), name
