@@ -16,7 +16,7 @@ from typing import Any
 from ..errors import ArchsmithError, EnvironmentMissing, ProofError
 from ..ir.cost import Sizes
 from ..schedule.code import name
-from ..schedule.kernel import Kernel, Use
+from ..schedule.kernel import Kernel, Use, operands
 from ..schedule.select import Plan
 from .package import Facts, emit
 
@@ -96,16 +96,16 @@ def account(plan: Plan, compiled: Sequence[Compiled]) -> dict[str, Any]:
 
 def calls(kernel: Kernel, use: Use, sizes: Sequence[Sizes], phases: tuple[str, ...]) -> list[Any]:
     """How a package calls a kernel: an expression, and the shape and dtype of its variables."""
-    names = use.op.operand_names()[: len(use.operands)]
-    code = kernel.call(use.op.at("size"), *map(name, names), phases=phases)
+    given = operands(kernel, use)
+    code = kernel.call(use.op.at("size"), *map(name, given), phases=phases)
     found = []
     for size in sizes:
         named = {"B": size.batch, "T": size.tokens, "S": size.context}
-        operands = {
+        variables = {
             key: {"dtype": type.dtype, "shape": type.sizes("size", **named)}
-            for key, type in zip(names, use.operands, strict=True)
+            for key, type in given.items()
         }
-        found.append({"file": kernel.stem(), "expression": code.text, "operands": operands})
+        found.append({"file": kernel.stem(), "expression": code.text, "operands": variables})
     return found
 
 
@@ -115,10 +115,15 @@ def calls_of(plan: Plan) -> list[Any]:
     for choice in plan.choices:
         if not choice.kernel.triton:
             continue
-        use, usual = plan.use(choice), plan.calls[choice.phase]
-        for sizes in _reaching(use, usual):
-            for call in calls(choice.kernel, use, [sizes], (choice.phase,)):
-                found[json.dumps(call, sort_keys=True)] = call
+        usual = plan.calls[choice.phase]
+        gradient = plan.gradients.get(choice.kernel.name) if choice.phase == "train" else None
+        for kernel in (choice.kernel, gradient):
+            if kernel is None:
+                continue
+            use = plan.use(choice, kernel)
+            for sizes in _reaching(use, usual):
+                for call in calls(kernel, use, [sizes], (choice.phase,)):
+                    found[json.dumps(call, sort_keys=True)] = call
     return list(found.values())
 
 

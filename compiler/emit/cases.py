@@ -51,6 +51,8 @@ def _lines(plan: Plan, kernel: Kernel, use: Use) -> Iterator[str]:
         if key not in once:
             yield from statement(f"{key} = {drawn[key].text}", 12)
     yield from statement(f"agree({function}, {arguments}", 12)
+    if kernel.name in plan.gradients and "train" in phases:
+        yield from statement(f"agree_in_gradients({function}, {arguments}", 12)
 
 
 def _calls(use: Use, phases: tuple[str, ...]) -> Code:

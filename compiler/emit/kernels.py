@@ -12,7 +12,7 @@ from ..schedule.kernel import Kernel, Use, blamed
 from ..schedule.select import Plan
 from .environment import render
 from .layout import statement
-from .values import Source, Text
+from .values import Name, Source, Text
 from .write import digest
 
 
@@ -26,9 +26,9 @@ def kernel_files(plan: Plan, values: Mapping[str, Any]) -> dict[str, str]:
     owners = {kernel.stem(): kernel for kernel in kernels}
     return {
         f"kernels/{stem}.py": kernel_file(
-            owners[stem], plan.uses(owners[stem]), plan.target, values
+            owners[stem], plan.uses(owners[stem]), plan.target, values, plan.gradients.get(name)
         )
-        for stem in sorted(owners)
+        for stem, name in sorted((stem, owner.name) for stem, owner in owners.items())
     }
 
 
@@ -50,9 +50,16 @@ def _verify(kernels: Sequence[Kernel]) -> None:
 
 
 def kernel_file(
-    kernel: Kernel, uses: Sequence[Use], target: Target, values: Mapping[str, Any]
+    kernel: Kernel,
+    uses: Sequence[Use],
+    target: Target,
+    values: Mapping[str, Any],
+    gradient: Kernel | None = None,
 ) -> str:
-    """The file of one kernel that computes these ops."""
+    """The file of one kernel that computes these ops, and of that which computes their gradients.
+
+    Its template is given `gradient`, the function and the file to import it from, or None.
+    """
     uses = tuple(uses)
     with blamed(kernel):
         template = kernel.template()
@@ -61,7 +68,12 @@ def kernel_file(
             key: Source(tuple(statement(f"{key} = {as_code(table).text}", 0)))
             for key, table in kernel.tables(uses, target).items()
         }
-        own = {"triton": kernel.triton, "tables": tables, **kernel.values(uses, target)}
+        imported = gradient and {
+            "function": Name(gradient.functions[0]),
+            "file": Name(gradient.stem()),
+        }
+        own = {"triton": kernel.triton, "tables": tables, "gradient": imported}
+        own |= kernel.values(uses, target)
         return render(template, {**values, **own})
 
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from ..errors import ArchsmithError, PluginError
 from ..ir.cost import Cost, Sizes
-from ..ir.types import TensorType
+from ..ir.types import FLOATS, TensorType
 from ..machine.target import Target
 from .code import Code
 
@@ -124,3 +124,30 @@ class Kernel:
             return None
         package = cls.__module__.rpartition(".")[0]
         return (files(package) / f"{cls.stem()}.py.jinja").read_text(encoding="utf-8")
+
+
+class GradientKernel(Kernel):
+    """What computes the gradients of another kernel's op, where it is trained.
+
+    Its one function is made an operator by `gradient` of `operators.py`. `refuses`, `cost`,
+    `configs` and `tables` are given the op and its operands; `call` the operands, and behind them
+    the gradients of those results that are floats. Where any use is refused, PyTorch computes the
+    results again for their gradients, as it does where there is no such kernel.
+    """
+
+    implements = ""
+    differentiates: ClassVar[str]
+    """The kernel, by name."""
+    triton = True
+    phases = ("train",)
+
+
+def operands(kernel: Kernel, use: Use) -> dict[str, TensorType]:
+    """What a kernel is given, by name: an op's operands, and for gradients those of results."""
+    given = dict(zip(use.op.operand_names(), use.operands, strict=False))
+    if isinstance(kernel, GradientKernel):
+        results = use.op.infer(*use.operands)
+        results = results if isinstance(results, tuple) else (results,)
+        floats = [type for type in results if type.dtype in FLOATS]
+        given |= {f"gradient_{i}": type for i, type in enumerate(floats)}
+    return given

@@ -14,7 +14,7 @@ from ..ir.types import TensorType
 from ..ir.weights import Each
 from ..machine.roofline import floor, order
 from ..machine.target import Target
-from .kernel import Config, Kernel, Use, blamed
+from .kernel import Config, GradientKernel, Kernel, Use, blamed
 
 CALLS: Mapping[str, Sizes] = {phase: Sizes.usual(phase) for phase in PHASES}
 """The calls that kernels are chosen for, where nothing is said of them."""
@@ -43,6 +43,8 @@ class Plan:
     calls: Mapping[str, Sizes] = field(default_factory=lambda: dict(CALLS))
     references: tuple[Kernel, ...] = ()
     """Kernels that no op was given, but that are the path in PyTorch of one that was."""
+    gradients: Mapping[str, GradientKernel] = field(default_factory=dict)
+    """By the name of the kernel whose gradients each computes."""
 
     def kernels(
         self, block: str, phases: tuple[str, ...], node: str
@@ -62,23 +64,28 @@ class Plan:
 
     def emitted(self) -> Iterator[Kernel]:
         """Each kernel that has a file in the package once, by name."""
-        found = {kernel.name: kernel for kernel in (*self.used(), *self.references)}
+        others = *self.references, *self.gradients.values()
+        found = {kernel.name: kernel for kernel in (*self.used(), *others)}
         yield from (found[name] for name in sorted(found) if found[name].functions)
 
     def uses(self, kernel: Kernel) -> tuple[Use, ...]:
         """What a kernel computes in the package: each kind of op and operands once."""
+        of_gradients = isinstance(kernel, GradientKernel)
+        name = kernel.differentiates if isinstance(kernel, GradientKernel) else kernel.name
         found = {
-            (choice.op, choice.operands): self.use(choice)
+            (choice.op, choice.operands): self.use(choice, kernel)
             for choice in self.choices
-            if choice.kernel.name == kernel.name
+            if choice.kernel.name == name and (choice.phase == "train" or not of_gradients)
         }
         return tuple(found.values())
 
-    def use(self, choice: Choice) -> Use:
-        """What a choice is compiled with."""
-        key = choice.kernel.name, choice.op, choice.operands
+    def use(self, choice: Choice, kernel: Kernel | None = None) -> Use:
+        """What a choice is compiled with, or what its gradients are, where a kernel of them is
+        given."""
+        kernel = kernel or choice.kernel
+        key = kernel.name, choice.op, choice.operands
         if key not in self._uses:
-            self._uses[key] = use(choice.kernel, choice.op, choice.operands, self.target)
+            self._uses[key] = use(kernel, choice.op, choice.operands, self.target)
         return self._uses[key]
 
     @cached_property
@@ -105,14 +112,28 @@ def select(
     """
     by_op: dict[str, list[Kernel]] = {}
     for key in sorted(kernels):
-        by_op.setdefault(kernels[key].implements, []).append(kernels[key]())
+        if not issubclass(kernels[key], GradientKernel):
+            by_op.setdefault(kernels[key].implements, []).append(kernels[key]())
     choices: list[Choice] = []
     for block in model.blocks.values():
         for phase in (phase for phases in block.graphs for phase in phases):
             choices += _chosen(block, phase, by_op, target, calls[phase], model.dtype)
     wanted = {choice.kernel.reference for choice in choices} - {""}
     references = tuple(kernels[name]() for name in sorted(wanted))
-    return Plan(model, target, tuple(choices), calls, references)
+    found = [k() for _, k in sorted(kernels.items()) if issubclass(k, GradientKernel)]
+    gradients = {k.differentiates: k for k in found if _differentiates(k, choices, target)}
+    return Plan(model, target, tuple(choices), calls, references, gradients)
+
+
+def _differentiates(kernel: GradientKernel, choices: list[Choice], target: Target) -> bool:
+    """Whether a kernel of gradients serves all that a model in training asks of it."""
+    asked = [
+        choice
+        for choice in choices
+        if choice.phase == "train" and choice.kernel.name == kernel.differentiates
+    ]
+    with blamed(kernel):
+        return bool(asked) and not any(kernel.refuses(c.op, c.operands, target) for c in asked)
 
 
 def use(kernel: Kernel, op: Op, operands: tuple[TensorType, ...], target: Target) -> Use:
