@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import jinja2
@@ -18,15 +19,23 @@ def render(template: str, values: Mapping[str, Any], *, python: bool = True) -> 
     Every printed value is of a kind that `values.py` declares. Python must have the syntax tree
     that the same template has with harmless strings in place of those from outside.
     """
-    text = _environment().from_string(template).render(values)
+    text = _compiled(template).render(values)
     if python:
-        harmless = _environment(harmless=True).from_string(template).render(values)
-        if _skeleton(text) != _skeleton(harmless):
+        harmless = _compiled(template, harmless=True).render(values)
+        tree = _parsed(text)
+        if harmless != text and not _alike(tree, _parsed(harmless)):
             raise GraphError("a string from outside became code; this is a bug in a template")
     return text
 
 
-def _environment(harmless: bool = False) -> jinja2.Environment:
+@cache
+def _compiled(template: str, harmless: bool = False) -> jinja2.Template:
+    """A template as Jinja's compiler makes it, which takes far longer than to fill it."""
+    return _environment(harmless).from_string(template)
+
+
+@cache
+def _environment(harmless: bool) -> jinja2.Environment:
     def finalize(value: Any) -> Any:
         if isinstance(value, bool) or not isinstance(value, Allowed):
             if isinstance(value, jinja2.Undefined):
@@ -46,13 +55,22 @@ def _environment(harmless: bool = False) -> jinja2.Environment:
     )
 
 
-def _skeleton(text: str) -> str:
-    """The syntax tree with every string constant erased."""
+def _parsed(text: str) -> ast.Module:
     try:
-        tree = ast.parse(text)
+        return ast.parse(text)
     except SyntaxError as error:
         raise GraphError(f"a template gave no Python: {error}") from None
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            node.value = ""
-    return ast.dump(tree)
+
+
+def _alike(one: Any, other: Any) -> bool:
+    """Whether two syntax trees differ in nothing but the values of string constants."""
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(_alike, one, other))
+    if isinstance(one, ast.Constant) and isinstance(one.value, str):
+        return isinstance(other.value, str)
+    if isinstance(one, ast.AST):
+        fields = ((getattr(one, f, None), getattr(other, f, None)) for f in one._fields)
+        return all(_alike(*pair) for pair in fields)
+    return bool(one == other)
