@@ -51,8 +51,10 @@ def _lines(plan: Plan, kernel: Kernel, use: Use) -> Iterator[str]:
         if key not in once:
             yield from statement(f"{key} = {drawn[key].text}", 12)
     yield from statement(f"agree({function}, {arguments}", 12)
-    if kernel.name in plan.gradients and "train" in phases:
-        yield from statement(f"agree_in_gradients({function}, {arguments}", 12)
+    gradient = plan.gradients.get(kernel.name)
+    if gradient is not None and "train" in phases:
+        held = f", constant=[{', '.join(gradient.constant)}])" if gradient.constant else ")"
+        yield from statement(f"agree_in_gradients({function}, {arguments[:-1]}{held}", 12)
 
 
 def _calls(use: Use, phases: tuple[str, ...]) -> Code:

@@ -8,7 +8,7 @@ from typing import Any
 from ..errors import PluginError
 from ..machine.target import Target
 from ..schedule.code import as_code
-from ..schedule.kernel import Kernel, Use, blamed
+from ..schedule.kernel import GradientKernel, Kernel, Use, blamed
 from ..schedule.select import Plan
 from .environment import render
 from .layout import statement
@@ -17,11 +17,12 @@ from .write import digest
 
 
 def kernel_files(plan: Plan, values: Mapping[str, Any]) -> dict[str, str]:
-    """Each file of kernels by its path; where several kernels share one, that in Triton writes it.
+    """Each file of kernels by its path; where several kernels share one, that in Triton writes it,
+    for its gradients too.
 
     `values` are what all templates are given.
     """
-    kernels = sorted(plan.emitted(), key=lambda kernel: kernel.triton)
+    kernels = sorted(plan.emitted(), key=lambda k: (k.triton, not isinstance(k, GradientKernel)))
     _verify(kernels)
     owners = {kernel.stem(): kernel for kernel in kernels}
     return {

@@ -132,12 +132,15 @@ class GradientKernel(Kernel):
     Its one function is made an operator by `gradient` of `operators.py`. `refuses`, `cost`,
     `configs` and `tables` are given the op and its operands; `call` the operands, and behind them
     the gradients of those results that are floats. Where any use is refused, PyTorch computes the
-    results again for their gradients, as it does where there is no such kernel.
+    results again for their gradients, as it does where there is no such kernel. One that stands in
+    the module of the other kernel has its text in that one's template.
     """
 
     implements = ""
     differentiates: ClassVar[str]
     """The kernel, by name."""
+    constant: ClassVar[tuple[str, ...]] = ()
+    """Operands of floats, by name, whose gradients it does not compute."""
     triton = True
     phases = ("train",)
 

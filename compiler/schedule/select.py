@@ -70,12 +70,11 @@ class Plan:
 
     def uses(self, kernel: Kernel) -> tuple[Use, ...]:
         """What a kernel computes in the package: each kind of op and operands once."""
-        of_gradients = isinstance(kernel, GradientKernel)
         name = kernel.differentiates if isinstance(kernel, GradientKernel) else kernel.name
         found = {
             (choice.op, choice.operands): self.use(choice, kernel)
             for choice in self.choices
-            if choice.kernel.name == name and (choice.phase == "train" or not of_gradients)
+            if choice.kernel.name == name
         }
         return tuple(found.values())
 
@@ -126,14 +125,14 @@ def select(
 
 
 def _differentiates(kernel: GradientKernel, choices: list[Choice], target: Target) -> bool:
-    """Whether a kernel of gradients serves all that a model in training asks of it."""
-    asked = [
-        choice
-        for choice in choices
-        if choice.phase == "train" and choice.kernel.name == kernel.differentiates
-    ]
+    """Whether a model trains with the other kernel, and this one serves all that it computes.
+
+    In other phases too, so that both files are made for the same ops.
+    """
+    asked = [choice for choice in choices if choice.kernel.name == kernel.differentiates]
+    trained = any(choice.phase == "train" for choice in asked)
     with blamed(kernel):
-        return bool(asked) and not any(kernel.refuses(c.op, c.operands, target) for c in asked)
+        return trained and not any(kernel.refuses(c.op, c.operands, target) for c in asked)
 
 
 def use(kernel: Kernel, op: Op, operands: tuple[TensorType, ...], target: Target) -> Use:

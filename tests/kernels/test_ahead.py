@@ -48,7 +48,7 @@ def compiled(plan: Plan, environment: dict[str, str] | None = None) -> list[Comp
 def hold(plan: Plan, found: list[Compiled]) -> None:
     """Assert that kernels fit the target, spill nothing and multiply as it does best."""
     wide, narrow = INSTRUCTIONS[plan.target.name]
-    files = {kernel.stem() for kernel in plan.used() if kernel.triton}
+    files = {kernel.stem() for kernel in plan.emitted() if kernel.triton}
     assert {kernel.file for kernel in found} == files
     rows = set()
     for kernel in found:
