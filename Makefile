@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test fuzz lint env clean
+.PHONY: demo test fuzz ahead lint env clean
 
 demo: env
 	$(BIN)/python examples/demo.py
@@ -15,6 +15,10 @@ test: env
 # All passes on a thousand random models of each kind, others than those of the tests; takes a while.
 fuzz: env
 	$(BIN)/python -m pytest -n 2 -rA --examples 1000 tests/rewrite/test_false_alarms.py
+
+# Compile what changed of the kernels for all targets, and keep the facts that tests look at.
+ahead: env
+	$(BIN)/python -m pytest -n 2 --update-ahead tests/kernels/test_*ahead.py
 
 # What is quickest comes first.
 lint: env

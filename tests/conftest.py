@@ -60,6 +60,7 @@ def trained(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="write tests/golden anew")
+    parser.addoption("--update-ahead", action="store_true", help="compile, and keep the facts")
     parser.addoption("--examples", type=int, help="so many random examples, other ones each time")
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from archsmith.compiler.driver import Compiler
@@ -12,9 +11,10 @@ from archsmith.compiler.emit.aot import Compiled, calls_of, compile_ahead, compi
 from archsmith.compiler.emit.package import Facts, emit
 from archsmith.compiler.errors import ArchsmithError, ProofError
 from archsmith.compiler.schedule.select import Plan
+from kernels.recorded import Ahead
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-OLDEST = Path(sys.prefix) / "triton-3.6"  # beside the newest, which the environment has
+PUBLISHED = ("deepseek-v2-lite", "llama-3-8b", "qwen3-30b-a3b", "deepseek-v3", "mixtral-8x7b")
 FACTS = Facts("0", 1, 1, 1, "", "O2", {})
 
 # What each target multiplies tiles with: of 64 rows and more, and of fewer.
@@ -34,15 +34,12 @@ def planned(example: str, target: str) -> Plan:
     return compiler.schedule(model)
 
 
-def templates() -> Any:
-    return Compiler.installed().registry.templates
+def compiled(ahead: Ahead, job: str, plan: Plan, oldest: bool = False) -> list[Compiled]:
+    return ahead(job, emitted(ahead, plan), calls_of(plan), plan.target, oldest)
 
 
-def compiled(plan: Plan, environment: dict[str, str] | None = None) -> list[Compiled]:
-    assert plan.target.triton is not None
-    files = emit(plan, templates(), FACTS)
-    script = templates()["compile.py"]
-    return compile_ahead(files, calls_of(plan), plan.target.triton, script, environment or {})
+def emitted(ahead: Ahead, plan: Plan) -> dict[str, str]:
+    return emit(plan, ahead.registry.templates, FACTS)
 
 
 def hold(plan: Plan, found: list[Compiled]) -> None:
@@ -63,54 +60,88 @@ def hold(plan: Plan, found: list[Compiled]) -> None:
     assert all(kernel.instructions for kernel in products)
 
 
+@pytest.mark.parametrize("target", INSTRUCTIONS)
+@pytest.mark.parametrize("example", PUBLISHED)
+def test_the_newest_triton(ahead: Ahead, example: str, target: str) -> None:
+    plan = planned(example, target)
+    hold(plan, compiled(ahead, example, plan))
+
+
+@pytest.mark.parametrize("target", INSTRUCTIONS)
+def test_the_oldest_triton(ahead: Ahead, target: str) -> None:
+    plan = planned("deepseek-v2-lite", target)
+    hold(plan, compiled(ahead, "deepseek-v2-lite", plan, oldest=True))
+
+
 @pytest.mark.parametrize(
-    ("example", "target"),
+    ("target", "file", "oldest"),
     [
-        *(("deepseek-v2-lite", target) for target in INSTRUCTIONS),
-        *(("llama-3-8b", target) for target in INSTRUCTIONS),
-        ("qwen3-30b-a3b", "h200"),
-        ("deepseek-v3", "h200"),
-        ("mixtral-8x7b", "a100"),
+        ("a100", "add_rms_norm", False),
+        ("h200", None, False),
+        ("h200", "rope", True),
+        ("b200", "gated_activation", False),
+        ("mi300x", "rope", False),
     ],
 )
-def test_the_newest_triton(example: str, target: str) -> None:
-    plan = planned(example, target)
-    hold(plan, compiled(plan))
-
-
-@pytest.mark.parametrize("target", ["a100", "h200", "mi300x"])
-def test_the_oldest_triton(target: str) -> None:
-    assert OLDEST.is_dir(), "`make env` installs the oldest Triton that is supported"
+def test_what_is_recorded_is_what_compiles(
+    ahead: Ahead, target: str, file: str | None, oldest: bool
+) -> None:
+    """Of one model, a file a target or all of them, compiled once more."""
     plan = planned("deepseek-v2-lite", target)
-    hold(plan, compiled(plan, {"PYTHONPATH": str(OLDEST)}))
+    calls = [call for call in calls_of(plan) if file in (None, call["file"])]
+    files = emitted(ahead, plan)
+    found = ahead.compile(files, calls, plan.target, oldest)
+    kept = ahead("deepseek-v2-lite", files, calls, plan.target, oldest)
+    assert sorted(map(str, found)) == sorted(map(str, kept))
 
 
-def test_two_builds_give_the_same_bytes() -> None:
+def test_what_changes_is_not_what_was_recorded(ahead: Ahead) -> None:
+    """The text of a kernel, of another that it imports, or a call."""
+    plan = planned("deepseek-v2-lite", "h200")
+    files, calls = emitted(ahead, plan), calls_of(plan)
+    unlike = replace(ahead, record=False)
+    for stem in ("grouped_gemm", "experts"):
+        path = f"kernels/{stem}.py"
+        changed = {**files, path: files[path] + "\n"}
+        with pytest.raises(AssertionError, match="make ahead"):
+            unlike("deepseek-v2-lite", changed, calls, plan.target)
+    with pytest.raises(AssertionError, match="make ahead"):
+        unlike("deepseek-v2-lite", files, calls[1:], plan.target)
+    with pytest.raises(AssertionError, match="make ahead"):
+        unlike("never-seen", files, calls, plan.target)
+
+
+def test_two_builds_give_the_same_bytes(ahead: Ahead) -> None:
     plan = planned("llama-3-8b", "h200")
-    one, other = compiled(plan), compiled(plan, {"PYTHONHASHSEED": "1"})
-    assert [kernel.sha256 for kernel in one] == [kernel.sha256 for kernel in other]
-    assert one == other
+    files, calls = emitted(ahead, plan), calls_of(plan)
+    again = {"PYTHONHASHSEED": "1"}
+    assert plan.target.triton is not None
+    script = ahead.registry.templates["compile.py"]
+    other = compile_ahead(files, calls, plan.target.triton, script, again)
+    one = compiled(ahead, "llama-3-8b", plan)
+    assert sorted(kernel.sha256 for kernel in one) == sorted(kernel.sha256 for kernel in other)
 
 
-def test_what_needs_more_memory_than_there_is_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_needs_more_memory_than_there_is_is_found(
+    ahead: Ahead, monkeypatch: pytest.MonkeyPatch
+) -> None:
     large = Compiled("rope", "_rope", {"HEADS": 4}, 32, 0, 10**6, {}, 5000, "")
     monkeypatch.setattr("archsmith.compiler.emit.aot.compile_ahead", lambda *_: [large])
     with pytest.raises(ProofError, match=r"_rope of kernels/rope\.py needs 1000000 bytes of"):
-        compile_package(planned("llama-3-8b", "h200"), templates(), FACTS)
+        compile_package(planned("llama-3-8b", "h200"), ahead.registry.templates, FACTS)
 
 
-def test_what_does_not_compile_is_found() -> None:
+def test_what_does_not_compile_is_found(ahead: Ahead) -> None:
     plan = planned("llama-3-8b", "h200")
-    assert plan.target.triton is not None
-    files = emit(plan, templates(), FACTS)
+    files = emitted(ahead, plan)
     rope = files["kernels/rope.py"]
     files["kernels/rope.py"] = rope.replace("tl.arange(0, PAIRS)", "tl.arange(0, 3)")
     assert files["kernels/rope.py"] != rope
     calls = [call for call in calls_of(plan) if call["file"] == "rope"]
     with pytest.raises(ProofError, match="a kernel does not compile"):
-        compile_ahead(files, calls, plan.target.triton, templates()["compile.py"])
+        ahead.compile(files, calls, plan.target)
 
 
-def test_a_target_without_triton_says_so() -> None:
+def test_a_target_without_triton_says_so(ahead: Ahead) -> None:
     with pytest.raises(ArchsmithError, match="has no Triton\n  = help: build for a GPU"):
-        compile_package(planned("tiny-llama", "cpu"), templates(), FACTS)
+        compile_package(planned("tiny-llama", "cpu"), ahead.registry.templates, FACTS)

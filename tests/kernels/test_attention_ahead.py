@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from archsmith.compiler.emit.aot import Compiled, calls, compile_ahead
+from archsmith.compiler.emit.aot import Compiled, calls
 from archsmith.compiler.emit.kernels import kernel_file, operators_file
 from archsmith.compiler.ir.cost import Sizes
 from archsmith.compiler.ir.types import TensorType
@@ -12,6 +12,7 @@ from archsmith.compiler.plugins import Registry
 from archsmith.compiler.schedule.kernel import Use
 from archsmith.compiler.schedule.select import use
 from kernels.checks import VALUES
+from kernels.recorded import Ahead
 
 OP = Attend(0.07)
 CALLS = {
@@ -26,9 +27,10 @@ def operands(heads: int, kv_heads: int, key: int, value: int) -> tuple[TensorTyp
     return (*map(TensorType.parse, types), TensorType.parse("int64[B, T]"))
 
 
-def compiled(registry: Registry, types: tuple[TensorType, ...], target: str) -> list[Compiled]:
+def compiled(
+    ahead: Ahead, registry: Registry, types: tuple[TensorType, ...], target: str
+) -> list[Compiled]:
     chip = registry.targets[target]
-    assert chip.triton is not None
     files = {"kernels/__init__.py": ""}
     asked = []
     reference = registry.kernels["torch.attend"]()
@@ -40,12 +42,12 @@ def compiled(registry: Registry, types: tuple[TensorType, ...], target: str) -> 
         files[f"kernels/{kernel.stem()}.py"] = kernel_file(kernel, [found], chip, VALUES)
         asked += calls(kernel, found, sizes, ("prefill",))
     files["kernels/operators.py"] = operators_file(registry.templates["operators.py"], files, 2)
-    return compile_ahead(files, asked, chip.triton, registry.templates["compile.py"])
+    return ahead("latent-attention", files, asked, chip)
 
 
 @pytest.mark.parametrize("target", ["a100", "h200", "b200", "mi300x"])
-def test_a_latent_that_all_heads_share_fits(registry: Registry, target: str) -> None:
-    found = compiled(registry, operands(16, 1, 576, 512), target)
+def test_a_latent_that_all_heads_share_fits(ahead: Ahead, registry: Registry, target: str) -> None:
+    found = compiled(ahead, registry, operands(16, 1, 576, 512), target)
     assert {kernel.kernel for kernel in found} == {"_prefill", "_split", "_combine"}
     for kernel in found:
         assert kernel.shared <= registry.targets[target].shared_memory, kernel

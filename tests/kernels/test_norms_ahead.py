@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from archsmith.compiler.emit.aot import Compiled, calls, compile_ahead
+from archsmith.compiler.emit.aot import Compiled, calls
 from archsmith.compiler.emit.kernels import kernel_file, operators_file
 from archsmith.compiler.ir.cost import Sizes
 from archsmith.compiler.ir.types import TensorType
@@ -11,14 +11,14 @@ from archsmith.compiler.ops.norm import AddRmsNorm, RmsNorm
 from archsmith.compiler.plugins import Registry
 from archsmith.compiler.schedule.select import use
 from kernels.checks import VALUES
+from kernels.recorded import Ahead
 
 CALL = Sizes(1, 1, 4096)
 
 
-def compiled(registry: Registry, width: int, target: str) -> list[Compiled]:
+def compiled(ahead: Ahead, registry: Registry, width: int, target: str) -> list[Compiled]:
     row, gain = (TensorType.parse(f"bfloat16[{axes}{width}]") for axes in ("B, T, ", ""))
     chip = registry.targets[target]
-    assert chip.triton is not None
     files, asked = {"kernels/__init__.py": ""}, []
     for name, rows, op in (
         ("triton.rms_norm", (row,), RmsNorm),
@@ -34,7 +34,7 @@ def compiled(registry: Registry, width: int, target: str) -> list[Compiled]:
         for found in uses:
             asked += calls(kernel, found, [CALL], ("decode",))
     files["kernels/operators.py"] = operators_file(registry.templates["operators.py"], files, 2)
-    return compile_ahead(files, asked, chip.triton, registry.templates["compile.py"])
+    return ahead(f"norms-{width}", files, asked, chip)
 
 
 @pytest.mark.parametrize(
@@ -42,9 +42,9 @@ def compiled(registry: Registry, width: int, target: str) -> list[Compiled]:
     [*((target, 1536) for target in ("a100", "h200", "b200", "mi300x")), ("h200", 512)],
 )
 def test_a_norm_without_a_gain_is_a_kernel_of_its_own(
-    registry: Registry, target: str, width: int
+    ahead: Ahead, registry: Registry, target: str, width: int
 ) -> None:
-    found = compiled(registry, width, target)
+    found = compiled(ahead, registry, width, target)
     assert {kernel.file for kernel in found} == {"rms_norm", "add_rms_norm"}
     assert len({kernel.sha256 for kernel in found}) == 6
     for kernel in found:
