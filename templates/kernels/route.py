@@ -26,7 +26,7 @@ class TorchRoute(Kernel):
         self, op: Route, logits: Code, bias: Code | None = None, *, phases: tuple[str, ...]
     ) -> Code:
         operands = [logits] if bias is None else [logits, bias]
-        return call("route", *operands, **_rules(op))
+        return call("route", *operands, **rules(op))
 
 
 class TorchRouter(Kernel):
@@ -55,7 +55,7 @@ class TorchRouter(Kernel):
         phases: tuple[str, ...],
     ) -> Code:
         operands = [x, weight] if bias is None else [x, weight, bias]
-        return call("router", *operands, **_rules(op))
+        return call("router", *operands, **rules(op))
 
 
 def _steps(op: Routing, bias: bool) -> int:
@@ -65,7 +65,7 @@ def _steps(op: Routing, bias: bool) -> int:
     return 3 + bias + groups + 3 * op.normalize + (op.scale != 1.0) + always
 
 
-def _rules(op: Routing) -> dict[str, Any]:
+def rules(op: Routing) -> dict[str, Any]:
     """The attributes as keywords, without those that say nothing."""
     groups = {
         "groups": int(op.groups),
