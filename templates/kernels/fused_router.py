@@ -76,7 +76,7 @@ class TritonRouter(Kernel):
             warps = 8 if block_m * block_n >= 4096 else 4
             held = block_m * block_n // (32 * warps)
             most = (HELD if whole else 2 * HELD) // (1 if _roomy(shape, target) else 2)
-            if held > most or splits * LEAST > shape.width:
+            if held > most or (splits > 1 and splits * LEAST > shape.width):
                 continue
             moved = _moved(rows, shape, block_m, block_n, splits, target)
             found.append((moved, splits, block_n, block_m, warps))
