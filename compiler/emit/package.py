@@ -10,6 +10,7 @@ from typing import Any
 from ..errors import PluginError
 from ..ir.count import cache_bytes, parameters
 from ..ir.dims import Which
+from ..ir.text import print_model
 from ..ir.types import BYTES
 from ..schedule.select import Plan
 from .cases import cases, imports
@@ -19,7 +20,7 @@ from .layout import WIDTH
 from .listing import Tensors
 from .module import Module
 from .values import Json, Name, Prose, Text
-from .write import PLAN, digest
+from .write import GRAPH, PLAN, digest
 
 TEMPLATES = (
     "__init__.py",
@@ -137,6 +138,7 @@ def emit(
         files["kernels/operators.py"] = header + operators
     if aot is not None:
         files["aot.json"] = f"{Json(aot)}\n"
+    files[GRAPH] = print_model(plan.model)
     files["config.json"] = f"{Json(_config(plan, facts))}\n"
     files[PLAN] = f"{Json(_plan(plan, facts, files))}\n"
     return dict(sorted(files.items()))
