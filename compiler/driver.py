@@ -23,13 +23,14 @@ from .families.table import tree_of
 from .ir.count import cache_bytes, parameters
 from .ir.model import Model
 from .machine.target import Target
+from .machine.tuned import Table, merged
 from .plugins import Registry
 from .report import SEED, Report
 from .reproducer import reproduce
 from .rewrite.order import DEFAULT, resolve
 from .rewrite.passes import AnyPass
 from .rewrite.pipeline import Judge, Outcome, PassFailed, Runner
-from .schedule.select import Plan, select
+from .schedule.select import Plan, select, stale
 from .spec.diagnostics import accepted, quoted, render
 from .spec.load import load
 from .spec.schema import Spec
@@ -46,6 +47,8 @@ class Compiler:
     """Prove every application of a pass by its numbers, not by its structure alone."""
     watch: Callable[[str], None] = field(default=lambda doing: None)
     """Called with what is done next."""
+    tuned: Table | None = None
+    """Measured tiles of the user's, before those that are installed."""
 
     @classmethod
     def installed(
@@ -54,13 +57,21 @@ class Compiler:
         watch: Callable[[str], None] = lambda doing: None,
         *,
         numeric: bool = True,
+        tuned: Path | None = None,
     ) -> Compiler:
-        """With all that is installed; raises `ArchsmithError` for a target that is not."""
+        """With all that is installed, and a file of measured tiles; raises `ArchsmithError` for a
+        target that is not, or that the tiles are not of, and `SpecError` for what is no table."""
         registry = Registry.installed()
         if target not in registry.targets:
             help = accepted(target, registry.targets, "targets")
             raise ArchsmithError(f"there is no target {quoted(target)}\n  = help: {help}")
-        return cls(registry, registry.targets[target], numeric, watch)
+        table = None if tuned is None else Table.of(read(tuned))
+        if table is not None and table.target != target:
+            raise ArchsmithError(
+                f"--tuned {tuned} was measured for {table.target}, not for {target}\n"
+                f"  = help: leave it out, or build with --target {table.target}"
+            )
+        return cls(registry, registry.targets[target], numeric, watch, table)
 
     def passes(self, what: str | Sequence[str] | None) -> tuple[str, list[AnyPass]]:
         """A pipeline's name and its passes: from a name, a list, a YAML file of one, or None."""
@@ -119,7 +130,10 @@ class Compiler:
             raise
 
     def schedule(self, model: Model) -> Plan:
-        return select(model, self.registry.kernels, self.target)
+        shipped = [self.registry.tuned[name] for name in sorted(self.registry.tuned)]
+        tables = shipped if self.tuned is None else [*shipped, self.tuned]
+        tiles = merged(tables, self.target.name)
+        return select(model, self.registry.kernels, self.target, tuned=tiles)
 
     def prove(self, spec: Spec, model: Model, outcomes: Sequence[Outcome]) -> PackageProof:
         """Compare the package of a model with it; raises `ProofError`, `EnvironmentMissing`."""
@@ -188,6 +202,7 @@ class Compiler:
             proof,
             unproved,
             compiled,
+            stale(plan),
         )
 
     def export(

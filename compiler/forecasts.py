@@ -19,6 +19,7 @@ def forecasts(
     batch: int = 1,
     context: int | None = None,
     cache_bits: Sequence[int] = (),
+    tuned: Path | None = None,
 ) -> list[Forecast]:
     """What each spec costs on each target, one spec after another.
 
@@ -34,7 +35,7 @@ def forecasts(
     for i, path in enumerate(specs):
         bits = cache_bits[i if len(cache_bits) > 1 else 0] if cache_bits else None
         for target in targets:
-            compiler = Compiler.installed(target, numeric=False)
+            compiler = Compiler.installed(target, numeric=False, tuned=tuned)
             spec = compiler.load(path)
             if context is not None and context > spec.max_positions:
                 raise ArchsmithError(

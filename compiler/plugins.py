@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .components.component import Component
     from .families.family import Family
     from .ir.op import Op
+    from .machine.tuned import Table
     from .rewrite.passes import ModelPass, Pass
     from .schedule.kernel import Kernel
 
@@ -56,6 +57,8 @@ class Registry:
     templates: dict[str, str] = field(default_factory=dict)
     """The files of a package, by name; kernels bring their own."""
     pipelines: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    tuned: dict[str, Table] = field(default_factory=dict)
+    """Tables of measured tiles."""
     origins: dict[tuple[str, str], str] = field(default_factory=dict)
     """Table and name -> the module or file that defines it."""
 
@@ -107,13 +110,18 @@ class Registry:
                 if name.partition(".")[0] not in beside:  # else a kernel's own
                     self._set("templates", name, file.read_text(encoding="utf-8"), where)
             elif file.name.endswith(".yaml"):
-                tree = parse(file.read_text(encoding="utf-8"), file.name).tree
+                source = parse(file.read_text(encoding="utf-8"), file.name)
+                tree = source.tree
                 if file.name == PIPELINES:
                     for name, steps in tree.items():
                         self._set("pipelines", name, _steps(name, steps, where), where)
                 elif isinstance(tree, dict) and "describes" in tree:
                     name = file.name.removesuffix(".yaml")
                     self._set("targets", name, Target.of(name, tree), where)
+                elif isinstance(tree, dict) and "tuned" in tree:
+                    from .machine.tuned import Table  # here: few commands need one
+
+                    self._set("tuned", file.name.removesuffix(".yaml"), Table.of(source), where)
 
     def _add_class(self, plugin: type) -> None:
         for base in plugin.__mro__[1:]:
@@ -180,7 +188,8 @@ def _steps(name: object, steps: object, where: str) -> tuple[str, ...]:
 
 
 def _singular(table: str) -> str:
-    return {"passes": "pass", "families": "family"}.get(table, table.removesuffix("s"))
+    kinds = {"passes": "pass", "families": "family", "tuned": "table of tiles"}
+    return kinds.get(table, table.removesuffix("s"))
 
 
 def _from(where: str) -> str:

@@ -31,6 +31,8 @@ class Report:
     """Why the package was not proved, where it was not."""
     compiled: Sequence[Compiled] = ()
     """Its kernels, where they were compiled ahead of time."""
+    stale: Sequence[str] = ()
+    """What tables of measured tiles say that was not used, and why."""
 
     def json(self) -> dict[str, Any]:
         return {
@@ -53,4 +55,5 @@ class Report:
             else {**method(), "trials": self.proof.trials, "largest_error": self.proof.error},
             "unproved": self.unproved,
             "compiled": [kernel.json() for kernel in self.compiled],
+            "stale": list(self.stale),
         }

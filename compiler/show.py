@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.progress import (
     BarColumn,
     DownloadColumn,
+    MofNCompleteColumn,
     TaskID,
     TextColumn,
     TimeRemainingColumn,
@@ -83,6 +84,41 @@ class Bytes:
             self._bar.advance(self._task, count)
 
 
+class Steps:
+    """A bar on a terminal: how many steps of how many, and how long yet; else silent."""
+
+    def __init__(self) -> None:
+        console = Console(stderr=True)
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
+        self._bar = Bar(*columns, console=console, disable=not console.is_terminal)
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Steps:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def begin(self, doing: str, total: int) -> None:
+        self._task = self._bar.add_task(escape(doing), total=total)
+
+    def advance(self, doing: str) -> None:
+        """One step is done, and this is next."""
+        if self._task is not None:
+            self._bar.update(self._task, advance=1, description=escape(doing))
+
+
 def summary(report: Report, dry_run: bool) -> None:
     """Print what was made, what the passes did, and what was proved, to stderr."""
     console = Console(stderr=True, highlight=False)
@@ -109,6 +145,8 @@ def summary(report: Report, dry_run: bool) -> None:
     else:
         table.add_row("package", f"not proved: {report.unproved}")
     console.print(table)
+    for note in report.stale:
+        console.print(f"note: {escape(note)}", soft_wrap=True)
     if report.compiled:
         console.print(kernels(report.compiled))
 

@@ -57,6 +57,8 @@ def _summary(forecasts: Sequence[Forecast]) -> Table:
         *((f"{name}: bound by", partial(_bounds, name)) for name in first.phases),
         ("weights and cache fit", _fits),
     ]
+    if any(forecast.tiles[0] or forecast.stale for forecast in forecasts):
+        words.append(("tiles that were measured", _tiles))
     for label, say in words:
         said = [say(first), *(cell for f in forecasts[1:] for cell in (say(f), ""))]
         table.add_row(label, *said)
@@ -78,6 +80,11 @@ def _fits(forecast: Forecast) -> str:
     if forecast.fits is None:
         return "-"
     return f"{'yes' if forecast.fits else 'no'}, of {_bytes(forecast.target.memory)}"
+
+
+def _tiles(forecast: Forecast) -> str:
+    measured, every = forecast.tiles
+    return f"{measured:,} of {every:,}"
 
 
 def _entries() -> list[Entry]:

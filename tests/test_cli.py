@@ -24,18 +24,11 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 TINY = str(EXAMPLES / "tiny-llama.yaml")
 
 SURFACE = {
+    "bench": ["batch", "compile", "context", "json", "output", "phase"],
     "bisect": ["json", "package", "pipeline", "target"],
     "build": [
-        "aot",
-        "dry_run",
-        "force",
-        "json",
-        "output",
-        "pipeline",
-        "proof",
-        "target",
-        "verify_each",
-        "weights",
+        *("aot", "dry_run", "force", "json", "output", "pipeline", "proof", "target", "tuned"),
+        *("verify_each", "weights"),
     ],
     "check": ["json"],
     "convert": ["dry_run", "dtype", "json", "package", "shard_gb", "to_hf"],
@@ -46,12 +39,13 @@ SURFACE = {
     "list": ["json"],
     "new": ["output"],
     "opt": ["output", "passes", "target", "verify_each"],
-    "plan": ["batch", "cache_bits", "context", "json", "pipeline", "target"],
+    "plan": ["batch", "cache_bits", "context", "json", "pipeline", "target", "tuned"],
     "run": [
         *("device", "dtype", "max_new", "prompt", "seed", "temperature", "tokens", "top_p"),
         "weights",
     ],
     "schema": ["output"],
+    "tune": ["batch", "context", "output"],
     "verify": ["source"],
 }
 
@@ -111,6 +105,9 @@ def test_check_says_all_on_stderr_and_exits_with_1(tmp_path: Path) -> None:
         (["build", TINY, "-o", "x", "--target", "tpu"], 1),
         (["build", TINY, "-o", "x", "--pipeline", "fuse-everything"], 1),
         (["run", "none", "--tokens", "1"], 1),
+        (["bench", "none"], 1),
+        (["tune", "none"], 1),
+        (["build", TINY, "-o", "x", "--tuned", "none.yaml"], 1),
         (["explain", "E9999"], 1),
         (["explain", "pass:none"], 1),
         (["list", "dogs"], 1),

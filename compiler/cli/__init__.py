@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from . import checkpoints, export, graphs, packages, plugins, specs
+from . import checkpoints, export, graphs, measuring, packages, plugins, specs
 
 
 class Commands(click.Group):
@@ -47,6 +47,8 @@ for command in (
     graphs.opt,
     graphs.bisect,
     packages.run,
+    measuring.bench,
+    measuring.tune,
     checkpoints.convert,
     checkpoints.verify,
     export.export,

@@ -24,6 +24,13 @@ VERIFY = click.option(
 )
 
 
+TUNED = click.option(
+    "--tuned",
+    type=click.Path(path_type=Path),
+    help="A table of measured tiles, as `tune` writes it.",
+)
+
+
 def write(text: str, output: Path | None) -> None:
     """To a file, or else to stdout."""
     from ..files import write_text

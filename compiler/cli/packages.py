@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from .options import JSON, PIPELINE, SPEC, TARGET, VERIFY
+from .options import JSON, PIPELINE, SPEC, TARGET, TUNED, VERIFY
 
 
 @click.command()
@@ -26,6 +26,7 @@ from .options import JSON, PIPELINE, SPEC, TARGET, VERIFY
     type=click.Path(path_type=Path),
     help="A Hugging Face checkpoint, on which the loss of lossy passes is measured.",
 )
+@TUNED
 @click.option("--force", is_flag=True, help="Overwrite files that were edited.")
 @click.option("--dry-run", is_flag=True, help="Do all but write.")
 @JSON
@@ -38,6 +39,7 @@ def build(
     proof: bool,
     aot: bool,
     weights: Path | None,
+    tuned: Path | None,
     force: bool,
     dry_run: bool,
     as_json: bool,
@@ -54,7 +56,8 @@ def build(
     from ..show import Progress, summary
 
     with Progress() as progress:
-        compiler = Compiler.installed(target, progress.show, numeric=verify_each == "numbers")
+        numeric = verify_each == "numbers"
+        compiler = Compiler.installed(target, progress.show, numeric=numeric, tuned=tuned)
         loaded = compiler.load(spec)
         name, passes = compiler.passes(pipeline or loaded.pipeline)
         report = compiler.package(
@@ -92,6 +95,7 @@ def build(
     multiple=True,
     help="Of a number in the cache; given twice or more, one for each spec.",
 )
+@TUNED
 @JSON
 def plan(
     specs: tuple[Path, ...],
@@ -100,6 +104,7 @@ def plan(
     batch: int,
     context: int | None,
     cache_bits: tuple[int, ...],
+    tuned: Path | None,
     as_json: bool,
 ) -> None:
     """Say what builds would cost, before they are built: memory, FLOPs, and time at best.
@@ -115,8 +120,16 @@ def plan(
     from ..tables import show
 
     found = forecasts(
-        specs, targets, pipeline=pipeline, batch=batch, context=context, cache_bits=cache_bits
+        specs,
+        targets,
+        pipeline=pipeline,
+        batch=batch,
+        context=context,
+        cache_bits=cache_bits,
+        tuned=tuned,
     )
+    for note in dict.fromkeys(note for forecast in found for note in forecast.stale):
+        click.echo(f"note: {note}", err=True)
     if as_json:
         click.echo(json.dumps([forecast.json() for forecast in found], indent=2))
     else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from ..errors import PluginError
@@ -16,11 +16,13 @@ from .values import Name, Source, Text
 from .write import digest
 
 
-def kernel_files(plan: Plan, values: Mapping[str, Any]) -> dict[str, str]:
+def kernel_files(
+    plan: Plan, values: Mapping[str, Any], only: Collection[str] | None = None
+) -> dict[str, str]:
     """Each file of kernels by its path; where several kernels share one, that in Triton writes it,
     for its gradients too.
 
-    `values` are what all templates are given.
+    `values` are what all templates are given; `only` are the stems of files that are wanted.
     """
     kernels = sorted(plan.emitted(), key=lambda k: (k.triton, not isinstance(k, GradientKernel)))
     _verify(kernels)
@@ -30,6 +32,7 @@ def kernel_files(plan: Plan, values: Mapping[str, Any]) -> dict[str, str]:
             owners[stem], plan.uses(owners[stem]), plan.target, values, plan.gradients.get(name)
         )
         for stem, name in sorted((stem, owner.name) for stem, owner in owners.items())
+        if only is None or stem in only
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from textwrap import wrap
 from typing import Any
@@ -10,7 +10,9 @@ from typing import Any
 from ..errors import PluginError
 from ..ir.count import cache_bytes, parameters
 from ..ir.dims import Which
+from ..ir.text import print_model
 from ..ir.types import BYTES
+from ..schedule.kernel import Config
 from ..schedule.select import Plan
 from .cases import cases, imports
 from .environment import render
@@ -19,7 +21,7 @@ from .layout import WIDTH
 from .listing import Tensors
 from .module import Module
 from .values import Json, Name, Prose, Text
-from .write import PLAN, digest
+from .write import GRAPH, PLAN, digest
 
 TEMPLATES = (
     "__init__.py",
@@ -137,9 +139,50 @@ def emit(
         files["kernels/operators.py"] = header + operators
     if aot is not None:
         files["aot.json"] = f"{Json(aot)}\n"
+    files[GRAPH] = print_model(plan.model)
     files["config.json"] = f"{Json(_config(plan, facts))}\n"
     files[PLAN] = f"{Json(_plan(plan, facts, files))}\n"
     return dict(sorted(files.items()))
+
+
+def emit_kernels(
+    plans: Sequence[tuple[Plan, Collection[str]]], templates: Mapping[str, str]
+) -> list[dict[str, str]]:
+    """The files in `kernels/` alone, without a header, of plans that have the same kernels.
+
+    Of each but the first, only the files of these stems are its own.
+    """
+    plan, _ = plans[0]
+    values = _values(Module(plan, "size", False), Facts("", 1, 1, 1, plan.target.name, "", {}))
+    files = {"kernels/__init__.py": render(templates["kernels.py"], values)}
+    files |= kernel_files(plan, values)
+    operators = operators_file(templates["operators.py"], files, BYTES[plan.model.dtype])
+    files["kernels/operators.py"] = operators
+    return [files, *(files | kernel_files(other, values, only) for other, only in plans[1:])]
+
+
+def chosen(plan: Plan, block: str) -> list[dict[str, Any]]:
+    """The kernels of a block: what each computes, in which phases, and why no other does."""
+    entries: dict[str, dict[str, Any]] = {}
+    for choice in plan.choices:
+        if choice.block != block:
+            continue
+        entry: dict[str, Any] = {"op": choice.op.name, "kernel": choice.kernel.name}
+        if tiles := plan.use(choice).tiles:
+            entry["tiles"] = [_tile(limit, config) for limit, config in tiles]
+        if choice.refusals:
+            entry["refused"] = dict(choice.refusals)
+        found = entries.setdefault(str(entry), {**entry, "nodes": [], "phases": []})
+        for key, value in (("nodes", choice.node), ("phases", choice.phase)):
+            if value not in found[key]:
+                found[key].append(value)
+    return list(entries.values())
+
+
+def _tile(limit: int | None, config: Config) -> dict[str, Any]:
+    """What calls of up to so many rows are compiled with, and whether that was measured."""
+    measured = {"measured": True} if config.measured else {}
+    return {"rows": limit, **config.options(), **measured}
 
 
 def _values(module: Module, facts: Facts) -> dict[str, Any]:
@@ -200,26 +243,7 @@ def _plan(plan: Plan, facts: Facts, files: Mapping[str, str]) -> dict[str, Any]:
         "pipeline": facts.pipeline,
         "parameters": parameters(plan.model),
         "cache_bytes_per_token": cache_bytes(plan.model),
-        "kernels": {block: _chosen(plan, block) for block in plan.model.blocks},
+        "kernels": {block: chosen(plan, block) for block in plan.model.blocks},
         "certificate": facts.certificate,
         "files": {path: digest(text) for path, text in files.items()},
     }
-
-
-def _chosen(plan: Plan, block: str) -> list[dict[str, Any]]:
-    """The kernels of a block: what each computes, in which phases, and why no other does."""
-    entries: dict[str, dict[str, Any]] = {}
-    for choice in plan.choices:
-        if choice.block != block:
-            continue
-        tiles = plan.use(choice).tiles
-        entry: dict[str, Any] = {"op": choice.op.name, "kernel": choice.kernel.name}
-        if tiles:
-            entry["tiles"] = [{"rows": limit, **config.options()} for limit, config in tiles]
-        if choice.refusals:
-            entry["refused"] = dict(choice.refusals)
-        found = entries.setdefault(str(entry), {**entry, "nodes": [], "phases": []})
-        for key, value in (("nodes", choice.node), ("phases", choice.phase)):
-            if value not in found[key]:
-                found[key].append(value)
-    return list(entries.values())

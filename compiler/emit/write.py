@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ..errors import ArchsmithError, OutputError
 
+GRAPH = "graph.ir"
 PLAN = "plan.json"
 _EXCHANGE = 2  # RENAME_EXCHANGE of renameat2(2)
 _AT_FDCWD = -100

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 
+from .cost import Sizes
 from .graph import Graph
 from .model import EMBED, Model, Param
 from .reach import windows
@@ -84,3 +85,15 @@ def cache_bytes(model: Model) -> int:
         for cache, rows in model.blocks[name].caches.items()
         if cache not in kept[name]
     )
+
+
+def held_bytes(model: Model, sizes: Sizes) -> int:
+    """Bytes of the caches of all rows with so much context."""
+    total = 0
+    for name, count in model.schedule:
+        kept = windows(model.blocks[name])
+        for cache, rows in model.blocks[name].caches.items():
+            slots = min(sizes.context, kept[cache].size) if cache in kept else sizes.context
+            row = BYTES[rows.dtype] * math.prod(axis.size for axis in rows.row)
+            total += count * sizes.batch * slots * row
+    return total

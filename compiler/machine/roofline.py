@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..ir.cost import Cost
+from ..ir.types import FLOATS, TensorType
 from .target import Target
 
 
@@ -15,6 +16,11 @@ class Floor:
     seconds: float
     bound: str
     """What takes the largest part: "compute", "memory" or "launches"."""
+
+
+def computed_in(operands: tuple[TensorType, ...]) -> str:
+    """What contractions of these operands are computed in."""
+    return next((t.dtype for t in operands if t.dtype in FLOATS), FLOATS[0])
 
 
 def floor(cost: Cost, dtype: str, target: Target) -> Floor | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ from ..ir.cost import USUAL_CONTEXT, Cost, Sizes
 from ..ir.count import (
     active_parameters,
     cache_bytes,
+    held_bytes,
     parameters,
     parts_read,
     runs,
@@ -19,13 +19,12 @@ from ..ir.count import (
 )
 from ..ir.cut import best_cache_bytes
 from ..ir.graph import Graph, Node
-from ..ir.model import EMBED, HEAD, Model
+from ..ir.model import EMBED, HEAD
 from ..ir.op import Op
-from ..ir.reach import windows
-from ..ir.types import BYTES, FLOATS, TensorType
-from ..machine.roofline import Floor, floor
+from ..ir.types import BYTES
+from ..machine.roofline import Floor, computed_in, floor
 from ..machine.target import Target
-from .select import Plan
+from .select import Choice, Plan, stale
 
 PHASES = ("prefill", "decode")
 
@@ -48,10 +47,9 @@ class Demand:
 class Line:
     """One op of a block in one phase: its kernel, and what one run of it takes."""
 
-    block: str
-    node: str
-    op: str
-    kernel: str
+    choice: Choice
+    sizes: Sizes
+    """Of the call, as the block sees it."""
     times: int
     """How often a call runs it."""
     work: Cost
@@ -60,8 +58,27 @@ class Line:
     """What its kernel says that it takes."""
     floor: Floor | None
     """None: the target does not state enough to say."""
-    refusals: tuple[tuple[str, str], ...]
-    """Other kernels, and why they are not taken."""
+
+    @property
+    def block(self) -> str:
+        return self.choice.block
+
+    @property
+    def node(self) -> str:
+        return self.choice.node
+
+    @property
+    def op(self) -> str:
+        return self.choice.op.name
+
+    @property
+    def kernel(self) -> str:
+        return self.choice.kernel.name
+
+    @property
+    def refusals(self) -> tuple[tuple[str, str], ...]:
+        """Other kernels, and why they are not taken."""
+        return self.choice.refusals
 
 
 @dataclass(frozen=True)
@@ -121,6 +138,10 @@ class Forecast:
     held_bytes: float
     """The cache of all rows, with their whole context."""
     phases: dict[str, Phase]
+    tiles: tuple[int, int]
+    """Of the numbers of rows that Triton kernels have tiles for, those measured, and all."""
+    stale: tuple[str, ...]
+    """What tables of measured tiles say that is not used, and why."""
 
     @property
     def fits(self) -> bool | None:
@@ -142,6 +163,9 @@ class Forecast:
             "cache_bytes_per_token_at_best": self.cache_best_bytes,
             "cache_bytes_held": self.held_bytes,
             "fits": self.fits,
+            "tiles_measured": self.tiles[0],
+            "tiles": self.tiles[1],
+            "stale": list(self.stale),
             "phases": {name: _json(phase) for name, phase in self.phases.items()},
         }
 
@@ -150,6 +174,8 @@ def forecast(plan: Plan, demand: Demand = Demand()) -> Forecast:
     """Add up what the kernels of a plan take, at the model's real sizes."""
     model = plan.model
     held_in = 1.0
+    uses = [use for kernel in plan.used() if kernel.triton for use in plan.uses(kernel)]
+    tiles = [config for use in uses for _, config in use.tiles]
     if demand.cache_bits is not None:
         held_in = demand.cache_bits / (8 * BYTES[model.dtype])
     return Forecast(
@@ -162,8 +188,10 @@ def forecast(plan: Plan, demand: Demand = Demand()) -> Forecast:
         weight_bytes(model),
         held_in * cache_bytes(model),
         held_in * best_cache_bytes(model),
-        held_in * _cache(model, Sizes(demand.batch, 1, demand.context)),
+        held_in * held_bytes(model, Sizes(demand.batch, 1, demand.context)),
         {name: _phase(plan, name, demand.sizes(name)) for name in PHASES},
+        (sum(config.measured for config in tiles), len(tiles)),
+        tuple(stale(plan)),
     )
 
 
@@ -190,10 +218,8 @@ def _lines(plan: Plan, phase: str, sizes: Sizes) -> Iterator[Line]:
         here = _asked(choice.block, sizes)
         work = choice.op.cost(here, *choice.operands)
         cost = choice.kernel.cost(choice.op, choice.operands, here, plan.target)
-        least = floor(cost, _dtype(choice.operands), plan.target)
-        kernel = choice.kernel.name
-        node, op, others = choice.node, choice.op.name, choice.refusals
-        yield Line(choice.block, node, op, kernel, count, work, cost, least, others)
+        least = floor(cost, computed_in(choice.operands), plan.target)
+        yield Line(choice, here, count, work, cost, least)
 
 
 def _ideal(plan: Plan, phase: str, sizes: Sizes) -> Floor | None:
@@ -209,7 +235,7 @@ def _ideal(plan: Plan, phase: str, sizes: Sizes) -> Floor | None:
         for name, param in model.blocks[block].params.items()
     )
     earlier = Sizes(sizes.batch, sizes.tokens, sizes.context - sizes.tokens)
-    moved += _cache(model, earlier) + sizes.rows * cache_bytes(model)
+    moved += held_bytes(model, earlier) + sizes.rows * cache_bytes(model)
     compute = 0.0
     for name, times in runs(model).items():
         graph = model.blocks[name].graph(phase)
@@ -218,7 +244,7 @@ def _ideal(plan: Plan, phase: str, sizes: Sizes) -> Floor | None:
                 continue
             types = tuple(value.type for value in graph.operands(node))
             flops = node.op.cost(_asked(name, sizes), *types).flops
-            peak = target.peak.get(_dtype(types))
+            peak = target.peak.get(computed_in(types))
             if flops and not peak:
                 return None
             compute += times * flops / peak if peak else 0.0
@@ -226,18 +252,6 @@ def _ideal(plan: Plan, phase: str, sizes: Sizes) -> Floor | None:
         return None
     memory = moved / target.bandwidth
     return Floor(max(compute, memory), "compute" if compute > memory else "memory")
-
-
-def _cache(model: Model, sizes: Sizes) -> int:
-    """Bytes of the caches of all rows with so much context."""
-    total = 0
-    for name, count in model.schedule:
-        kept = windows(model.blocks[name])
-        for cache, rows in model.blocks[name].caches.items():
-            slots = min(sizes.context, kept[cache].size) if cache in kept else sizes.context
-            row = BYTES[rows.dtype] * math.prod(axis.size for axis in rows.row)
-            total += count * sizes.batch * slots * row
-    return total
 
 
 def _asked(block: str, sizes: Sizes) -> Sizes:
@@ -248,11 +262,6 @@ def _asked(block: str, sizes: Sizes) -> Sizes:
 def _of_positions(graph: Graph, node: Node) -> bool:
     operands = graph.operands(node)
     return all(graph.node(v).kind == "input" and v.name == "positions" for v in operands)
-
-
-def _dtype(operands: tuple[TensorType, ...]) -> str:
-    """What contractions of these operands are computed in."""
-    return next((t.dtype for t in operands if t.dtype in FLOATS), FLOATS[0])
 
 
 def _json(phase: Phase) -> dict[str, Any]:

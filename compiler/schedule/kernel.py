@@ -23,11 +23,17 @@ class Config:
     num_warps: int = 4
     num_stages: int | None = None
     """How many steps of a loop are in flight; None where there is no loop."""
+    measured: bool = field(default=False, compare=False)
+    """Whether a table of measured tiles says so, and not the roofline."""
 
     def options(self) -> dict[str, int]:
         """As keywords of a launch."""
         stages = {} if self.num_stages is None else {"num_stages": self.num_stages}
         return {**self.constants, "num_warps": self.num_warps, **stages}
+
+
+CANDIDATES = 24
+"""Configurations that a kernel may offer for one number of rows: each takes time to measure."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +95,24 @@ class Kernel:
     def configs(
         self, op: Any, operands: tuple[TensorType, ...], rows: int, target: Target
     ) -> Iterator[Config]:
-        """What to compile with for calls of about so many rows, the best first."""
+        """What to compile with for calls of about so many rows, the best first.
+
+        At most `CANDIDATES` of them, each of which gives the right result and fits the target:
+        `archsmith tune` measures all.
+        """
         yield from ()
+
+    def key(self, op: Any, operands: tuple[TensorType, ...]) -> tuple[int, ...]:
+        """The sizes that tiles are looked up by in the emitted file: ops alike in them share tiles.
+
+        Here: every size of every operand.
+        """
+        return tuple(axis.size for type in operands for axis in type.row)
+
+    def rungs(self) -> Iterator[tuple[int | None, int]]:
+        """Up to how many rows tiles serve (None: any number), and the rows they are chosen for."""
+        yield from ((limit, limit) for limit in self.ladder)
+        yield None, 4 * self.ladder[-1] if self.ladder else 1
 
     def tables(self, uses: tuple[Use, ...], target: Target) -> Mapping[str, Any]:
         """Constants of the emitted file, by name: numbers, strings, and dictionaries of them.

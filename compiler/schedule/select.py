@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import islice
+from types import MappingProxyType
 
 from ..errors import ArchsmithError
 from ..ir.cost import Cost, Sizes
@@ -14,6 +16,7 @@ from ..ir.types import TensorType
 from ..ir.weights import Each
 from ..machine.roofline import floor, order
 from ..machine.target import Target
+from ..machine.tuned import Address, Tiles
 from .kernel import Config, GradientKernel, Kernel, Use, blamed
 
 CALLS: Mapping[str, Sizes] = {phase: Sizes.usual(phase) for phase in PHASES}
@@ -43,6 +46,8 @@ class Plan:
     calls: Mapping[str, Sizes] = field(default_factory=lambda: dict(CALLS))
     references: tuple[Kernel, ...] = ()
     """Kernels that no op was given, but that are the path in PyTorch of one that was."""
+    tuned: Tiles = field(default_factory=dict)
+    """Tiles that were measured; those that are no candidates here are not used."""
     gradients: Mapping[str, GradientKernel] = field(default_factory=dict)
     """By the name of the kernel whose gradients each computes."""
 
@@ -84,7 +89,7 @@ class Plan:
         kernel = kernel or choice.kernel
         key = kernel.name, choice.op, choice.operands
         if key not in self._uses:
-            self._uses[key] = use(kernel, choice.op, choice.operands, self.target)
+            self._uses[key] = use(kernel, choice.op, choice.operands, self.target, self.tuned)
         return self._uses[key]
 
     @cached_property
@@ -104,9 +109,11 @@ def select(
     kernels: Mapping[str, type[Kernel]],
     target: Target,
     calls: Mapping[str, Sizes] = CALLS,
+    tuned: Tiles = MappingProxyType({}),
 ) -> Plan:
     """Take, for every op and phase, the kernel that takes least of those that do not refuse.
 
+    Its tiles are those that `tuned` says were quickest, where they are among the kernel's own.
     Raises `ArchsmithError` where all refuse, with their reasons.
     """
     by_op: dict[str, list[Kernel]] = {}
@@ -121,7 +128,7 @@ def select(
     references = tuple(kernels[name]() for name in sorted(wanted))
     found = [k() for _, k in sorted(kernels.items()) if issubclass(k, GradientKernel)]
     gradients = {k.differentiates: k for k in found if _differentiates(k, choices, target)}
-    return Plan(model, target, tuple(choices), calls, references, gradients)
+    return Plan(model, target, tuple(choices), calls, references, tuned, gradients)
 
 
 def _differentiates(kernel: GradientKernel, choices: list[Choice], target: Target) -> bool:
@@ -135,19 +142,72 @@ def _differentiates(kernel: GradientKernel, choices: list[Choice], target: Targe
         return trained and not any(kernel.refuses(c.op, c.operands, target) for c in asked)
 
 
-def use(kernel: Kernel, op: Op, operands: tuple[TensorType, ...], target: Target) -> Use:
-    """A kernel's tiles for one op: the best configuration for each number of rows."""
+def use(
+    kernel: Kernel,
+    op: Op,
+    operands: tuple[TensorType, ...],
+    target: Target,
+    tuned: Tiles = MappingProxyType({}),
+) -> Use:
+    """A kernel's tiles for one op: for each number of rows the configuration that was measured to
+    be best, where it is one of the kernel's own, or else the first of those."""
+    measured = tuned.get(address(kernel, op, operands), {}) if kernel.triton else {}
     tiles: list[tuple[int | None, Config]] = []
-    most = 4 * kernel.ladder[-1] if kernel.ladder else 1
-    for limit in (*kernel.ladder, None):
-        with blamed(kernel):
-            best = next(iter(kernel.configs(op, operands, limit or most, target)), None)
-        if best is None:
+    for limit, rows in kernel.rungs():
+        found = candidates(kernel, op, operands, rows, target, None if limit in measured else 1)
+        if not found:
             continue
+        best = next((c for c in found if c.options() == measured.get(limit)), None)
+        best = found[0] if best is None else replace(best, measured=True)
         if tiles and tiles[-1][1] == best:
-            tiles.pop()
+            _, last = tiles.pop()
+            best = replace(best, measured=best.measured and last.measured)
         tiles.append((limit, best))
     return Use(op, operands, tuple(tiles))
+
+
+def candidates(
+    kernel: Kernel,
+    op: Op,
+    operands: tuple[TensorType, ...],
+    rows: int,
+    target: Target,
+    most: int | None = None,
+) -> list[Config]:
+    """What a kernel may be compiled with for calls of about so many rows, each once, best first."""
+    found: dict[tuple[tuple[str, int], ...], Config] = {}
+    with blamed(kernel):
+        for config in islice(kernel.configs(op, operands, rows, target), most):
+            found.setdefault(tuple(sorted(config.options().items())), config)
+    return list(found.values())
+
+
+def address(kernel: Kernel, op: Op, operands: tuple[TensorType, ...]) -> Address:
+    """Where a table of measured tiles has those of an op."""
+    with blamed(kernel):
+        return kernel.name, operands[0].dtype if operands else "", kernel.key(op, operands)
+
+
+def stale(plan: Plan) -> list[str]:
+    """What a table says of the plan's kernels that is not used, since they do not offer it."""
+    found = {}
+    for choice in plan.choices:
+        where = address(choice.kernel, choice.op, choice.operands)
+        if not choice.kernel.triton or where not in plan.tuned:
+            continue
+        rungs = dict(choice.kernel.rungs())
+        for limit, options in plan.tuned[where].items():
+            offered = limit in rungs and candidates(
+                choice.kernel, choice.op, choice.operands, rungs[limit], plan.target
+            )
+            if not offered or all(config.options() != options for config in offered):
+                rows = "any number of" if limit is None else f"up to {limit:,}"
+                sizes = ", ".join(map(str, where[2]))
+                found[where, limit] = (
+                    f"measured tiles of {where[0]} ({sizes}) for {rows} rows are stale:"
+                    f" the kernel does not offer {dict(options)} here"
+                )
+    return list(found.values())
 
 
 def _chosen(

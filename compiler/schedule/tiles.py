@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from ..ir.dims import Dim
 from ..ir.types import BYTES, TensorType
 from ..machine.target import Target
 from .kernel import Config, Use
 
+MAX_THREADS = 1024  # of a program
 MAX_ROW = 32768  # elements of a row, which one program holds in its registers
 TILE = 2048  # elements of a program that takes several rows
 
@@ -52,6 +54,20 @@ def row_config(type: TensorType, target: Target) -> Config:
     each = 2 * 16 // BYTES[type.dtype]
     warps = rows * block // (each * target.triton["warp_size"])
     return Config({"ROWS": rows, "BLOCK": block}, num_warps=min(max(warps, 1), 16))
+
+
+def row_configs(type: TensorType, target: Target) -> Iterator[Config]:
+    """`row_config`, and then with half and twice its warps, its rows, or both."""
+    best = row_config(type, target)
+    assert target.triton is not None
+    for times in (1, 2, 0.5):
+        rows = int(best.constants["ROWS"] * times)
+        elements = rows * best.constants["BLOCK"]
+        for share in (1, 0.5, 2):
+            warps = int(best.num_warps * share)
+            lanes = warps * target.triton["warp_size"]
+            if 0 < lanes <= min(elements, MAX_THREADS) and elements <= MAX_ROW:
+                yield replace(best, constants={**best.constants, "ROWS": rows}, num_warps=warps)
 
 
 def by_width(uses: tuple[Use, ...]) -> Mapping[int, Mapping[str, int]]:

@@ -11,7 +11,7 @@ from ...compiler.machine.target import Target
 from ...compiler.ops.norm import AddRmsNorm
 from ...compiler.schedule.code import Code, call
 from ...compiler.schedule.kernel import Config, Kernel, Use
-from ...compiler.schedule.tiles import by_width, masked, row_config, too_wide, unable
+from ...compiler.schedule.tiles import by_width, masked, row_configs, too_wide, unable, width
 
 
 class TorchAddRmsNorm(Kernel):
@@ -61,7 +61,10 @@ class TritonAddRmsNorm(Kernel):
     def configs(
         self, op: AddRmsNorm, operands: tuple[TensorType, ...], rows: int, target: Target
     ) -> Iterator[Config]:
-        yield row_config(operands[0], target)
+        yield from row_configs(operands[0], target)
+
+    def key(self, op: AddRmsNorm, operands: tuple[TensorType, ...]) -> tuple[int, ...]:
+        return (width(operands[0]),)
 
     def tables(self, uses: tuple[Use, ...], target: Target) -> Mapping[str, Any]:
         return {"TILES": by_width(uses)}

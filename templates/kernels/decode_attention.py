@@ -51,7 +51,12 @@ class TritonDecodeAttention(Kernel):
                 held = sizes.held(block_m, block_n, stages, target)
                 if programs * held <= target.shared_memory and block_n <= _most_slots(sizes):
                     constants = {**sizes.columns, "BLOCK_M": block_m, "BLOCK_N": block_n}
-                    yield Config(constants, 8 if sizes.value > 256 else 4, stages)
+                    best = 8 if sizes.value > 256 else 4
+                    for warps in (best, 8):  # never fewer than the best: registers would spill
+                        yield Config(constants, warps, stages)
+
+    def key(self, op: Attend, operands: tuple[TensorType, ...]) -> tuple[int, ...]:
+        return Sizes.of(operands).key
 
     def tables(self, uses: tuple[Use, ...], target: Target) -> Mapping[str, Any]:
         tiles = {Sizes.of(use.operands).key: use.tiles[-1][1].options() for use in uses}

@@ -49,7 +49,13 @@ class TritonGatedActivation(Kernel):
     def configs(
         self, op: GatedActivation, operands: tuple[TensorType, ...], rows: int, target: Target
     ) -> Iterator[Config]:
-        yield Config({"BLOCK": min(BLOCK, power_of_2(width(operands[0])))})
+        whole = power_of_2(width(operands[0]))
+        for block in (BLOCK, 2 * BLOCK, BLOCK // 2, 4 * BLOCK):
+            for warps in (4, 8, 2):
+                yield Config({"BLOCK": min(block, whole)}, num_warps=warps)
+
+    def key(self, op: GatedActivation, operands: tuple[TensorType, ...]) -> tuple[int, ...]:
+        return (width(operands[0]),)
 
     def tables(self, uses: tuple[Use, ...], target: Target) -> Mapping[str, Any]:
         return {

@@ -41,7 +41,12 @@ class TritonPrefillAttention(Kernel):
         for block_n, stages in _steps(sizes, block_m, target):
             if sizes.held(block_m, block_n, stages, target) <= target.shared_memory:
                 constants = {**sizes.columns, "BLOCK_M": block_m, "BLOCK_N": block_n}
-                yield Config(constants, _warps(sizes, block_m, block_n, target), stages)
+                best = _warps(sizes, block_m, block_n, target)
+                for warps in (best, 8 if block_m >= 64 else best):  # never fewer: they would spill
+                    yield Config(constants, warps, stages)
+
+    def key(self, op: Attend, operands: tuple[TensorType, ...]) -> tuple[int, ...]:
+        return Sizes.of(operands).key
 
     def tables(self, uses: tuple[Use, ...], target: Target) -> Mapping[str, Any]:
         found = {}

@@ -50,7 +50,14 @@ class TritonRope(Kernel):
         pairs = power_of_2(width(operands[0]) // 2)
         heads = min(power_of_2(_heads(operands[0])), max(TILE // pairs, 1))
         warps = heads * pairs // 256
-        yield Config({"HEADS": heads, "PAIRS": pairs}, num_warps=min(max(warps, 1), 8))
+        for share in (1, 2, 4):
+            for times in (1, 2, 0.5):
+                count = int(min(max(warps // share, 1), 8) * times)
+                if heads >= share and count:
+                    yield Config({"HEADS": heads // share, "PAIRS": pairs}, num_warps=count)
+
+    def key(self, op: Rope, operands: tuple[TensorType, ...]) -> tuple[int, ...]:
+        return _heads(operands[0]), width(operands[0])
 
     def tables(self, uses: tuple[Use, ...], target: Target) -> Mapping[str, Any]:
         return {

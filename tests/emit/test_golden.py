@@ -31,7 +31,7 @@ CASES = [
     ("tiny-mtp", "O2"),
 ]
 NO_EXAMPLES = {"tiny-mtp": Path(__file__).with_name("tiny-mtp.yaml")}
-OWN = ("model.py", "weights.py", "config.json", "plan.json", "README.md")
+OWN = ("model.py", "weights.py", "graph.ir", "config.json", "plan.json", "README.md")
 Emitted = Callable[[str, str], Path]
 
 

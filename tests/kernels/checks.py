@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import MappingProxyType, ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,10 +18,11 @@ from archsmith.compiler.emit.kernels import kernel_file, operators_file
 from archsmith.compiler.ir.cost import Sizes
 from archsmith.compiler.ir.op import Op
 from archsmith.compiler.ir.types import TensorType
+from archsmith.compiler.machine.tuned import Options
 from archsmith.compiler.plugins import Registry
 from archsmith.compiler.schedule.code import name
 from archsmith.compiler.schedule.kernel import Kernel
-from archsmith.compiler.schedule.select import use
+from archsmith.compiler.schedule.select import address, use
 from torch.overrides import TorchFunctionMode
 
 MARGIN = 1 << 14  # elements on either side of a tensor, which no kernel may touch
@@ -51,13 +52,15 @@ def interpreted(
     target: str = "h200",
     edit: Edit | None = None,
     phases: tuple[str, ...] = ("prefill",),
+    tiles: Mapping[int | None, Options] = MappingProxyType({}),
 ) -> tuple[Results, Results]:
     """What a kernel computes, and what its op's reference does in float64 of the same operands.
 
     `types` are the operands' as `[B, T, 64]`, of `dtype` where they name none; `values` are
     operands that are not simply random; `part_of` says of which wider rows one is a part, or of how
-    many heads and which wider rows. `edit` breaks the emitted text on purpose. A write outside of a
-    result is an AssertionError; what is read outside of an operand is not a number.
+    many heads and which wider rows. `edit` breaks the emitted text on purpose; `tiles` are other
+    candidates than the first, by rows. A write outside of a result is an AssertionError; what is
+    read outside of an operand is not a number.
     """
     family = registry().kernels[kernel]()
     whole = [TensorType.parse(t if not t.startswith("[") else f"{dtype}{t}") for t in types]
@@ -74,7 +77,7 @@ def interpreted(
         tensor = guarded(tensor.to(DTYPES[type.dtype]), (part_of or {}).get(key, 0))
         operands[key] = tensor
         exact.append(tensor.numpy() if type.dtype == "int64" else tensor.double().numpy())
-    module = emitted(family, {op: tuple(whole)}, target, edit)
+    module = emitted(family, {op: tuple(whole)}, target, edit, tiles)
     functions = {n: f.launch for n, f in vars(module).items() if hasattr(f, "launch")}
     code = family.call(op.at("size"), *map(name, names), phases=phases)
     with np.errstate(all="ignore"), Guards() as guards:
@@ -146,13 +149,18 @@ def emitted(
     ops: Mapping[Op, tuple[TensorType, ...]],
     target: str,
     edit: Edit | None = None,
+    tiles: Mapping[int | None, Options] = MappingProxyType({}),
 ) -> ModuleType:
     """The emitted file of a kernel that computes some ops, each of operands of these types."""
     chip = registry().targets[target]
     files = {}
     references = [registry().kernels[kernel.reference]()] if kernel.reference else []
     for family in (*references, kernel):
-        uses = [use(family, op, types, chip) for op, types in ops.items()]
+        uses = [
+            use(family, op, types, chip, {address(family, op, types): tiles})
+            for op, types in ops.items()
+        ]
+        assert not tiles or not family.triton or uses[0].tiles[-1][1].measured
         files[family.stem()] = kernel_file(family, uses, chip, VALUES)
     if edit is not None:
         broken = edit(files[kernel.stem()])

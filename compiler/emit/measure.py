@@ -1,0 +1,208 @@
+"""Measuring: calls of kernels timed in a child process, on the machine at hand."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, TypeAlias
+
+from ..errors import EnvironmentMissing, ProofError
+from ..ir.cost import Sizes
+from ..ir.dims import CONTEXT
+from ..ir.op import Op
+from ..ir.types import TensorType
+from ..machine.target import Target
+from ..schedule.code import name
+from ..schedule.kernel import Kernel, blamed
+
+SCRIPTS = ("measure.py", "machine.py", "operands.py")
+ROUNDS = 15  # of which the median is taken; in each, every variant has its turn
+MEMORY = 0.15  # by how much a card's memory may differ from what its target states
+LEAST = 1e-3  # seconds of calls in a row: far above what a clock tells apart
+SETS = 64  # of operands at most, so that small ones do not take the memory
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to compute a call: by which folder of kernels, and how."""
+
+    name: str
+    package: str
+    way: str
+    """"kernel", "reference" for its path in PyTorch, or "compiled" for that by torch.compile."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a child is to measure."""
+
+    device: str
+    """"cuda" or "cpu"."""
+    dtype: str
+    """The model's."""
+    folders: Mapping[str, Mapping[str, str]]
+    """Of a variant's package: its files in `kernels/`, by their paths."""
+    calls: Sequence[Mapping[str, Any]]
+    """As `timed` writes them."""
+    rounds: int = ROUNDS
+    least: float = LEAST
+    sets: int = SETS
+    compiler: str = "inductor"
+    """The backend of torch.compile."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What was measured on."""
+
+    device: str
+    card: str
+    arch: str
+    """As a target names it; empty where there is no GPU."""
+    memory: int
+    """Bytes; 0 where there is no GPU."""
+    driver: str
+    torch: str
+    triton: str
+
+
+@dataclass(frozen=True)
+class Times:
+    """What was measured of one call, by the names of its variants."""
+
+    key: str
+    seconds: Mapping[str, float]
+    differ: Mapping[str, float]
+    """By how much results differ from those of the first variant that runs: relative, of norms."""
+    failed: Mapping[str, str]
+    """Why a variant does not run."""
+
+
+Measure: TypeAlias = Callable[[Job], Iterator[Machine | Times]]
+"""Yields the machine first, then the times of each call as they come."""
+
+
+def unlike(machine: Machine, target: Target) -> str | None:
+    """Why what is measured on a machine says nothing of a target, or None."""
+    if target.triton is None:
+        return None
+    if machine.device != "cuda":
+        return f"PyTorch finds no GPU here, and the package is for {target.name}"
+    arch, memory = str(target.triton["arch"]), target.memory
+    other = memory and abs(machine.memory / memory - 1) > MEMORY
+    if machine.arch != arch or other:
+        has = f"{arch}, {memory / 1e9:,.0f} GB"
+        return (
+            f"the GPU here is {machine.card} ({machine.arch}, {machine.memory / 1e9:,.0f} GB); the"
+            f" package is for {target.name} ({has})"
+        )
+    return None
+
+
+def timed(
+    key: str,
+    kernel: Kernel,
+    op: Op,
+    operands: tuple[TensorType, ...],
+    phase: str,
+    sizes: Sizes,
+    variants: Sequence[Variant],
+) -> dict[str, Any]:
+    """A call of a kernel, as the child makes it."""
+    names = op.operand_names()[: len(operands)]
+    if len(names) < len(operands):  # of an op that takes any number
+        names = tuple(f"x{i}" for i in range(len(operands)))
+    with blamed(kernel):
+        code = kernel.call(op.at("size"), *map(name, names), phases=(phase,))
+    return {
+        "key": key,
+        "file": kernel.stem() if kernel.functions else None,
+        "expression": code.text,
+        "fresh": phase != "decode",
+        "operands": [
+            {"name": key, **_operand(key, type, operands, sizes)}
+            for key, type in zip(names, operands, strict=True)
+        ],
+        "variants": [vars(variant) for variant in variants],
+    }
+
+
+def _operand(
+    key: str, type: TensorType, operands: tuple[TensorType, ...], sizes: Sizes
+) -> dict[str, Any]:
+    """How an operand is drawn: what it is, its shape, and what its numbers are below."""
+    named = {"B": sizes.batch, "T": sizes.tokens, "S": sizes.context}
+    found = {"dtype": type.dtype, "shape": type.sizes("size", **named), "of": 0}
+    if type.dtype == "int64":
+        kind = "choices" if type.row else "positions" if key == "positions" else "tokens"
+        last = operands[-1].row
+        found["of"] = sizes.context if kind == "positions" else last[0].size
+    elif type.shape == type.row:
+        kind = "weight"
+    else:
+        kind = "context" if CONTEXT in type.shape else "rows"
+    return {**found, "kind": kind}
+
+
+def measurer(
+    templates: Mapping[str, str], environment: Mapping[str, str] = MappingProxyType({})
+) -> Measure:
+    """What measures in a child process; `environment` is added to its own variables."""
+
+    def measure(job: Job) -> Iterator[Machine | Times]:
+        with tempfile.TemporaryDirectory(prefix="archsmith-") as temporary:
+            folder = Path(temporary)
+            lay_out(job, templates, folder)
+            yield from _child(folder, environment)
+
+    return measure
+
+
+def lay_out(job: Job, templates: Mapping[str, str], folder: Path) -> None:
+    """Write what the child reads and runs."""
+    for package, files in job.folders.items():
+        for path, text in files.items():
+            file = folder / package / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text, encoding="utf-8")
+    for script in SCRIPTS:
+        (folder / script).write_text(templates[script], encoding="utf-8")
+    asked = {key: value for key, value in vars(job).items() if key != "folders"}
+    (folder / "job.json").write_text(json.dumps(asked))
+
+
+def _child(folder: Path, environment: Mapping[str, str]) -> Iterator[Machine | Times]:
+    """Run the script; raises `EnvironmentMissing` without torch, `ProofError` where it fails."""
+    with (folder / "said.txt").open("w+") as said:
+        child = subprocess.Popen(
+            [sys.executable, SCRIPTS[0]],
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            stderr=said,
+            text=True,
+            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **environment},
+        )
+        try:
+            assert child.stdout is not None
+            for i, line in enumerate(child.stdout):
+                data = json.loads(line)
+                yield Times(**data) if i else Machine(**data)
+            status = child.wait()
+        finally:
+            child.kill()
+            child.communicate()
+        said.seek(0)
+        lines = said.read().replace(f"{folder}/", "").strip().splitlines() or ["it was killed"]
+    if status == 4:
+        raise EnvironmentMissing(
+            f"measuring needs torch: {lines[-1]}\n  = help: pip install 'archsmith[triton]'"
+        )
+    if status:
+        raise ProofError("measuring failed: " + "\n  ".join(lines[-6:]))

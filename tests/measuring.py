@@ -1,0 +1,67 @@
+"""Measuring as tests need it: by a made-up clock, or truly in this process."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import runpy
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from archsmith.compiler.emit.measure import SCRIPTS, Job, Machine, Measure, Times, lay_out
+from archsmith.compiler.packaged import Packaged
+
+CARD = Machine("cuda", "NVIDIA H200", "90", 150_754_820_096, "580.65.06", "2.13.0", "3.9.0")
+Clock = Callable[[dict[str, Any], str], float]
+
+
+class Silent:
+    def begin(self, doing: str, total: int) -> None: ...
+
+    def advance(self, doing: str) -> None: ...
+
+
+def by(clock: Clock, *, card: Machine = CARD, asked: list[Job] | None = None) -> Measure:
+    """A stand-in for the child: microseconds by a call and the name of its variant."""
+
+    def measure(job: Job) -> Iterator[Machine | Times]:
+        if asked is not None:
+            asked.append(job)
+        yield card
+        for call in job.calls:
+            names = [variant["name"] for variant in call["variants"]]
+            seconds = {name: 1e-6 * clock(dict(call), name) for name in names}
+            yield Times(call["key"], seconds, dict.fromkeys(names, 0.0), {})
+
+    return measure
+
+
+def here(package: Packaged, job: Job) -> Iterator[Machine | Times]:
+    """Measure in this process, which has torch and Triton's interpreter loaded."""
+    before = Path.cwd(), list(sys.path)
+    scripts = {script.removesuffix(".py") for script in SCRIPTS}
+    with tempfile.TemporaryDirectory() as folder:
+        lay_out(job, package.compiler.registry.templates, Path(folder))
+        try:
+            os.chdir(folder)
+            importlib.invalidate_caches()
+            told = StringIO()
+            runpy.run_path("measure.py")["main"](told)
+        finally:
+            os.chdir(before[0])
+            sys.path[:] = before[1]
+            for loaded in list(sys.modules):
+                if loaded.partition(".")[0] in scripts | job.folders.keys():
+                    del sys.modules[loaded]
+    machine, *each = map(json.loads, told.getvalue().splitlines())
+    yield Machine(**machine)
+    yield from (Times(**times) for times in each)
+
+
+def alike(call: dict[str, Any], name: str) -> float:
+    return 2.0
