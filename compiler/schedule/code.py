@@ -31,11 +31,17 @@ class Code:
     def __add__(self, other: Code) -> Code:
         return Code(f"{self._at(SUM)} + {other._at(PRODUCT)}", SUM)
 
+    def __sub__(self, other: Code) -> Code:
+        return Code(f"{self._at(SUM)} - {other._at(PRODUCT)}", SUM)
+
     def __mul__(self, other: Code | float) -> Code:
         return Code(f"{self._at(PRODUCT)} * {as_code(other)._at(ATOM)}", PRODUCT)
 
     def __truediv__(self, other: Code | float) -> Code:
         return Code(f"{self._at(PRODUCT)} / {as_code(other)._at(ATOM)}", PRODUCT)
+
+    def __gt__(self, other: float) -> Code:
+        return Code(f"{self._at(SUM)} > {as_code(other)._at(SUM)}", COMPARISON)
 
     def __or__(self, other: Code) -> Code:
         """`self or other`."""

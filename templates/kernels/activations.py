@@ -1,4 +1,4 @@
-"""The activations as Triton computes them, in float32."""
+"""The activations and their derivatives as Triton computes them, in float32."""
 
 from __future__ import annotations
 
@@ -7,14 +7,35 @@ from collections.abc import Mapping
 
 from ...compiler.schedule.code import Code, call, name
 
+ONE = Code("1.0")
+STEEP = math.sqrt(8 / math.pi)
+
 
 def activations(variable: str) -> Mapping[str, Code]:
     """Each activation of a variable."""
     x = name(variable)
     return {
         "silu": x * call("tl.sigmoid", x),
-        "gelu": x * 0.5 * (call("tl.erf", x * math.sqrt(0.5)) + Code("1.0")),
+        "gelu": x * 0.5 * (call("tl.erf", x * math.sqrt(0.5)) + ONE),
         # (1 + tanh(z)) / 2 is the sigmoid of 2 z.
-        "gelu_tanh": x * call("tl.sigmoid", (x + x * x * x * 0.044715) * math.sqrt(8 / math.pi)),
+        "gelu_tanh": x * call("tl.sigmoid", _bent(x)),
         "relu": call("tl.maximum", x, 0.0),
     }
+
+
+def derivatives(variable: str) -> Mapping[str, Code]:
+    """The derivative of each activation of a variable; that of `relu` at 0 is 0, as PyTorch's."""
+    x = name(variable)
+    normal = call("tl.exp", x * x * -0.5) * (1 / math.sqrt(2 * math.pi))
+    share, bent = call("tl.sigmoid", x), call("tl.sigmoid", _bent(x))
+    slope = (x * x * (3 * 0.044715) + ONE) * STEEP
+    return {
+        "silu": share * (x * (ONE - share) + ONE),
+        "gelu": (call("tl.erf", x * math.sqrt(0.5)) + ONE) * 0.5 + x * normal,
+        "gelu_tanh": bent * (x * (ONE - bent) * slope + ONE),
+        "relu": call("tl.where", x > 0.0, 1.0, 0.0),
+    }
+
+
+def _bent(x: Code) -> Code:
+    return (x + x * x * x * 0.044715) * STEEP

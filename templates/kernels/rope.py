@@ -10,8 +10,8 @@ from ...compiler.ir.dims import Dim
 from ...compiler.ir.types import TensorType
 from ...compiler.machine.target import Target
 from ...compiler.ops.position import Rope
-from ...compiler.schedule.code import Code, call
-from ...compiler.schedule.kernel import Config, Kernel, Use
+from ...compiler.schedule.code import Code, call, tuple_of
+from ...compiler.schedule.kernel import Config, GradientKernel, Kernel, Use
 from ...compiler.schedule.tiles import power_of_2, unable, width
 
 TILE = 4096  # pairs that one program turns at most
@@ -75,6 +75,23 @@ class TritonRope(Kernel):
             "masked_heads": any(_heads(use.operands[0]) % t["HEADS"] for use, t in tiles),
             "masked_pairs": any(width(use.operands[0]) != 2 * t["PAIRS"] for use, t in tiles),
         }
+
+
+class RopeGradients(GradientKernel):
+    """The same kernels turn back what comes in, so their text and their tiles serve both."""
+
+    name = "triton.rope_gradients"
+    differentiates = "triton.rope"
+    functions = ("rope_gradients",)
+    constant = ("cos", "sin")
+    refuses = TritonRope.refuses
+    configs = TritonRope.configs
+
+    def call(
+        self, op: Rope, x: Code, cos: Code, sin: Code, dy: Code, *, phases: tuple[str, ...]
+    ) -> Code:
+        wanted = tuple_of(True, False, False)
+        return call("rope_gradients", x, cos, sin, op.interleaved, dy, wanted)
 
 
 def _heads(x: TensorType) -> int:

@@ -21,7 +21,8 @@ from archsmith.compiler.ir.types import TensorType
 from archsmith.compiler.machine.tuned import Options
 from archsmith.compiler.plugins import Registry
 from archsmith.compiler.schedule.code import name
-from archsmith.compiler.schedule.kernel import Kernel
+from archsmith.compiler.schedule.kernel import GradientKernel, Kernel
+from archsmith.compiler.schedule.kernel import operands as given_to
 from archsmith.compiler.schedule.select import address, use
 from torch.overrides import TorchFunctionMode
 
@@ -68,23 +69,85 @@ def interpreted(
     chip = registry().targets[target]
     refusal = family.refuses(op, tuple(whole), chip)
     assert refusal is None, refusal
-    draws = np.random.default_rng(0)
-    operands, exact = {}, []
-    for key, type in zip(names, whole, strict=True):
-        shape = type.sizes("size", B=sizes.batch, T=sizes.tokens, S=sizes.context)
-        drawn = (values or {}).get(key)
-        tensor = torch.from_numpy(draws.standard_normal(shape) if drawn is None else drawn)
-        tensor = guarded(tensor.to(DTYPES[type.dtype]), (part_of or {}).get(key, 0))
-        operands[key] = tensor
-        exact.append(tensor.numpy() if type.dtype == "int64" else tensor.double().numpy())
+    operands = drawn(dict(zip(names, whole, strict=True)), sizes, values or {}, part_of or {})
+    exact = (x.double() if x.is_floating_point() else x for x in operands.values())
     module = emitted(family, {op: tuple(whole)}, target, edit, tiles)
     functions = {n: f.launch for n, f in vars(module).items() if hasattr(f, "launch")}
     code = family.call(op.at("size"), *map(name, names), phases=phases)
     with np.errstate(all="ignore"), Guards() as guards:
         found = eval(code.text, {**vars(module), **functions, **operands})
     guards.check()
-    wanted = op.at("size").reference(*exact)
+    wanted = op.at("size").reference(*(x.numpy() for x in exact))
     return as_arrays(found), as_arrays(wanted)
+
+
+def gradients(
+    kernel: str,
+    op: Op,
+    types: Sequence[str],
+    sizes: Sizes,
+    *,
+    of: Sequence[str],
+    dtype: str,
+    unwanted: Sequence[str] = (),
+    values: Mapping[str, np.ndarray] | None = None,
+    part_of: Mapping[str, int | tuple[int, ...]] | None = None,
+    target: str = "h200",
+    edit: Edit | None = None,
+) -> tuple[Results, Results]:
+    """What a kernel of gradients computes, and what PyTorch's autograd does in float64.
+
+    As `interpreted`; `of` are the operands whose gradients it returns, of which none is to be
+    computed of those that are `unwanted`. The gradients of results are drawn, and are in `part_of`
+    as `gradient_0` and so on. PyTorch goes through the emitted reference of the other kernel.
+    """
+    family = registry().kernels[kernel]()
+    assert isinstance(family, GradientKernel)
+    forward = registry().kernels[family.differentiates]()
+    whole = tuple(TensorType.parse(t if not t.startswith("[") else f"{dtype}{t}") for t in types)
+    chip = registry().targets[target]
+    refusal = family.refuses(op, whole, chip)
+    assert refusal is None, refusal
+    named = given_to(family, use(family, op, whole, chip))
+    operands = drawn(named, sizes, values or {}, part_of or {})
+    module = emitted(family, {op: whole}, target, edit)
+    function = getattr(module, family.functions[0])
+    code = family.call(op.at("size"), *map(name, operands), phases=("train",))
+
+    def launch(*arguments: Any) -> Any:
+        wanted = [w and key not in unwanted for key, w in zip(of, arguments[-1], strict=False)]
+        return function.launch(*arguments[:-1], wanted + list(arguments[-1][len(of) :]))
+
+    with np.errstate(all="ignore"), Guards() as guards:
+        found = eval(code.text, {family.functions[0]: launch, **operands})
+    guards.check()
+    exact = {key: x.double() if x.is_floating_point() else x for key, x in operands.items()}
+    leaves = [exact[key].requires_grad_() for key in of]
+    names = op.operand_names()[: len(whole)]
+    code = forward.call(op.at("size"), *map(name, names), phases=("train",))
+    reference = {f: getattr(module, f).reference for f in forward.functions}
+    results = eval(code.text, {**reference, **exact})
+    results = results if isinstance(results, tuple) else (results,)
+    along = [exact[key] for key in operands if key not in names]
+    wanted = torch.autograd.grad(results, leaves, along)
+    asked = [torch.zeros(0) if key in unwanted else x for key, x in zip(of, wanted, strict=True)]
+    return as_arrays(tuple(found[: len(of)])), as_arrays(tuple(asked))
+
+
+def drawn(
+    types: Mapping[str, TensorType],
+    sizes: Sizes,
+    values: Mapping[str, np.ndarray],
+    part_of: Mapping[str, int | tuple[int, ...]],
+) -> dict[str, torch.Tensor]:
+    """Operands of these types between guards, random where they have no values."""
+    draws = np.random.default_rng(0)
+    operands = {}
+    for key, type in types.items():
+        shape = type.sizes("size", B=sizes.batch, T=sizes.tokens, S=sizes.context)
+        tensor = torch.from_numpy(values[key] if key in values else draws.standard_normal(shape))
+        operands[key] = guarded(tensor.to(DTYPES[type.dtype]), part_of.get(key, 0))
+    return operands
 
 
 def holds(run: Run, edit: Edit | None, close: float) -> bool:
@@ -154,20 +217,24 @@ def emitted(
     """The emitted file of a kernel that computes some ops, each of operands of these types."""
     chip = registry().targets[target]
     files = {}
-    references = [registry().kernels[kernel.reference]()] if kernel.reference else []
-    for family in (*references, kernel):
+    gradient = kernel if isinstance(kernel, GradientKernel) else None
+    forward = registry().kernels[gradient.differentiates]() if gradient else kernel
+    references = [registry().kernels[forward.reference]()] if forward.reference else []
+    apart = [gradient] if gradient and gradient.stem() != forward.stem() else []
+    for family in (*references, *apart, forward):
         uses = [
             use(family, op, types, chip, {address(family, op, types): tiles})
             for op, types in ops.items()
         ]
         assert not tiles or not family.triton or uses[0].tiles[-1][1].measured
-        files[family.stem()] = kernel_file(family, uses, chip, VALUES)
+        own = gradient if family is forward else None
+        files[family.stem()] = kernel_file(family, uses, chip, VALUES, own)
     if edit is not None:
         broken = edit(files[kernel.stem()])
         assert broken != files[kernel.stem()], "the edit found nothing to change"
         files[kernel.stem()] = broken
     files["operators"] = operators_file(registry().templates["operators.py"], files, 4)
-    return _imported(tuple(sorted(files.items())), kernel.stem())
+    return _imported(tuple(sorted(files.items())), forward.stem())
 
 
 @cache

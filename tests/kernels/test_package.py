@@ -26,6 +26,13 @@ NAMES = (
     "tiny-deepseek-v3",
 )
 
+# Kernels whose gradients are kernels too.
+SMALL = {
+    "tiny-llama": ("add_rms_norm", "gated_activation", "rope"),
+    "tiny-deepseek-v2": ("add_rms_norm", "gated_activation", "rms_norm", "rope"),
+}
+FAKED = ("test_schema", "test_faketensor")
+
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], ModuleType]]:
@@ -145,7 +152,10 @@ def test_kernels_have_gradients(
     wanted = gradients()
     assert len(wanted) > 10
     launch_all(package, monkeypatch)
+    calls = count_gradients(package, monkeypatch)
     found = gradients()
+    assert set(calls) == {function.__name__ for function in gradients_of(package)}
+    assert set(calls) >= {f"{name}_gradients" for name in SMALL[example]}
     assert wanted.keys() == found.keys()
     for name, gradient in wanted.items():
         torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-6, msg=name)
@@ -165,6 +175,71 @@ def test_a_compiled_model_is_one_graph(
     with torch.no_grad():
         wanted, found = model(tokens), compiled(tokens)
     torch.testing.assert_close(found, wanted, rtol=CLOSE, atol=CLOSE)
+
+
+def test_a_training_step_is_one_graph(
+    built: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Compiled as a whole, with the kernels' gradients in it, which are those of PyTorch."""
+    package = built("tiny-llama")
+    torch.manual_seed(0)
+    model = package.Model(package.Config())
+    tokens = torch.randint(0, package.Config.vocab_size, (1, 3))
+
+    def loss(tokens: torch.Tensor) -> torch.Tensor:
+        return model(tokens).square().mean()
+
+    def gradients(function: Callable[[torch.Tensor], torch.Tensor]) -> list[torch.Tensor]:
+        return list(torch.autograd.grad(function(tokens), list(model.parameters())))
+
+    wanted = gradients(loss)
+    launch_all(package, monkeypatch)
+    calls = count_gradients(package, monkeypatch)
+    found = gradients(torch.compile(loss, fullgraph=True, backend="aot_eager"))
+    for x, y in zip(found, wanted, strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-6)
+    assert set(calls) == {f"{name}_gradients" for name in SMALL["tiny-llama"]}
+
+
+def test_gradients_are_operators(built: Callable[[str], ModuleType]) -> None:
+    """Their shapes are known without computing, also where some are not wanted."""
+    files = sys.modules[f"{built('tiny-llama').__name__}.kernels"]
+    row, gain, gate = torch.randn(2, 3, 72), torch.randn(72), torch.randn(2, 3, 168)
+    head, table = torch.randn(2, 3, 6, 12), torch.randn(2, 3, 6)
+    check = torch.library.opcheck
+    for wanted in ([True, True], [True, False], [False, True]):
+        norm = files.add_rms_norm_gradients.add_rms_norm_gradients.registered
+        check(norm, (row, gain, 1e-5, row, row, wanted), test_utils=FAKED)
+        gated = files.gated_activation_gradients.gated_activation_gradients.registered
+        check(gated, (gate, gate, "silu", gate, wanted), test_utils=FAKED)
+    turned = sys.modules[f"{files.__name__}.rope"].rope_gradients
+    given = head, table, table, False, head
+    check(turned.registered, (*given, [True, False, False]), test_utils=FAKED)
+    with pytest.raises(ValueError, match="detach cos and sin"):
+        turned.launch(*given, [True, True, False])
+
+
+def count_gradients(package: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of kernels of gradients, as they are launched."""
+    calls: list[str] = []
+
+    def counted(name: str, registered: Any) -> Callable[..., Any]:
+        def call(*given: Any) -> Any:
+            calls.append(name)
+            return registered(*given)
+
+        return call
+
+    for function in gradients_of(package):
+        monkeypatch.setattr(function, "registered", counted(function.__name__, function.registered))
+    return calls
+
+
+def gradients_of(package: ModuleType) -> list[Any]:
+    """The functions of a package that launch kernels of gradients."""
+    files = [m for n, m in sys.modules.items() if n.startswith(f"{package.__name__}.kernels.")]
+    found = {key: f for m in files for key, f in vars(m).items() if key.endswith("_gradients")}
+    return [found[key] for key in sorted(found) if hasattr(found[key], "registered")]
 
 
 def launch_all(package: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
