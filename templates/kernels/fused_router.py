@@ -18,7 +18,7 @@ from ...compiler.ir.types import BYTES, TensorType
 from ...compiler.machine.target import Target
 from ...compiler.ops.moe import SCORES, Router
 from ...compiler.schedule.code import Code, call
-from ...compiler.schedule.kernel import Config, Kernel, Use
+from ...compiler.schedule.kernel import CANDIDATES, Config, Kernel, Use
 from ...compiler.schedule.tiles import power_of_2, unable
 from .route import rules
 
@@ -80,7 +80,7 @@ class TritonRouter(Kernel):
                 continue
             moved = _moved(rows, shape, block_m, block_n, splits, target)
             found.append((moved, splits, block_n, block_m, warps))
-        for _, splits, block_n, block_m, warps in sorted(found):
+        for _, splits, block_n, block_m, warps in sorted(found)[:CANDIDATES]:
             for block_k, stages in _depths(shape, block_m, target):
                 block_k = _divisor(block_k, shape.width)
                 step = (block_m * shape.x_bytes + block_n * shape.weight_bytes) * block_k
