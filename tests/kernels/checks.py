@@ -18,6 +18,7 @@ from archsmith.compiler.emit.kernels import kernel_file, operators_file
 from archsmith.compiler.ir.cost import Sizes
 from archsmith.compiler.ir.op import Op
 from archsmith.compiler.ir.types import TensorType
+from archsmith.compiler.machine.target import Target
 from archsmith.compiler.plugins import Registry
 from archsmith.compiler.schedule.code import name
 from archsmith.compiler.schedule.kernel import Kernel
@@ -48,7 +49,7 @@ def interpreted(
     dtype: str,
     values: Mapping[str, np.ndarray] | None = None,
     part_of: Mapping[str, int | tuple[int, ...]] | None = None,
-    target: str = "h200",
+    target: str | Target = "h200",
     edit: Edit | None = None,
     phases: tuple[str, ...] = ("prefill",),
 ) -> tuple[Results, Results]:
@@ -62,7 +63,7 @@ def interpreted(
     family = registry().kernels[kernel]()
     whole = [TensorType.parse(t if not t.startswith("[") else f"{dtype}{t}") for t in types]
     names = op.operand_names()[: len(whole)]
-    chip = registry().targets[target]
+    chip = registry().targets[target] if isinstance(target, str) else target
     refusal = family.refuses(op, tuple(whole), chip)
     assert refusal is None, refusal
     draws = np.random.default_rng(0)
@@ -74,7 +75,7 @@ def interpreted(
         tensor = guarded(tensor.to(DTYPES[type.dtype]), (part_of or {}).get(key, 0))
         operands[key] = tensor
         exact.append(tensor.numpy() if type.dtype == "int64" else tensor.double().numpy())
-    module = emitted(family, {op: tuple(whole)}, target, edit)
+    module = emitted(family, {op: tuple(whole)}, chip, edit)
     functions = {n: f.launch for n, f in vars(module).items() if hasattr(f, "launch")}
     code = family.call(op.at("size"), *map(name, names), phases=phases)
     with np.errstate(all="ignore"), Guards() as guards:
@@ -144,20 +145,21 @@ class Guards(TorchFunctionMode):
 def emitted(
     kernel: Kernel,
     ops: Mapping[Op, tuple[TensorType, ...]],
-    target: str,
+    target: str | Target,
     edit: Edit | None = None,
 ) -> ModuleType:
     """The emitted file of a kernel that computes some ops, each of operands of these types."""
-    chip = registry().targets[target]
+    chip = registry().targets[target] if isinstance(target, str) else target
     files = {}
     references = [registry().kernels[kernel.reference]()] if kernel.reference else []
     for family in (*references, kernel):
         uses = [use(family, op, types, chip) for op, types in ops.items()]
-        files[family.stem()] = kernel_file(family, uses, chip, VALUES)
+        for stem in (family.stem(), *family.parts):
+            files[stem] = kernel_file(family, uses, chip, VALUES, part=stem)
     if edit is not None:
-        broken = edit(files[kernel.stem()])
-        assert broken != files[kernel.stem()], "the edit found nothing to change"
-        files[kernel.stem()] = broken
+        broken = {stem: edit(files[stem]) for stem in (kernel.stem(), *kernel.parts)}
+        assert any(files[stem] != text for stem, text in broken.items()), "the edit changed nothing"
+        files |= broken
     files["operators"] = operators_file(registry().templates["operators.py"], files, 4)
     return _imported(tuple(sorted(files.items())), kernel.stem())
 
