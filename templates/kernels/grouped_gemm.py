@@ -63,9 +63,8 @@ class TritonGroupedGemm(Kernel):
         x, index, *_ = operands
         _, width, inner, _ = _sizes(operands)
         between = 2 * sizes.count(index) * (inner + width) * BYTES[x.dtype]
-        most = next((n for n in self.ladder if sizes.rows <= n), 4 * self.ladder[-1])
         launches = 2 if _waits(target) else 3
-        if most > _block_m(op, operands, most):  # a table is made, and the sum stands apart
+        if sizes.rows > TOKENS:  # a table is made, and the sum stands apart
             launches = 4 if sizes.count(index) <= COUNTED else 5
         return op.cost(sizes, *operands) + Cost(bytes=between, launches=launches)
 
@@ -160,14 +159,15 @@ def _of_rows(
         stages = min(fitting, most) - fewer
         if stages < 2:
             continue
+        alone = min(block_m, TOKENS)  # so many tokens need no table
         constants = {
             "BLOCK_M": block_m,
             "BLOCK_K": block_k,
             "GATE_N": gate_n,
             "DOWN_N": down_n,
             "GROUP_M": GROUP_M,
-            "SORTED": int(rows > block_m),
-            "SUMMED": int(rows <= block_m and _waits(target)),
+            "SORTED": int(alone < rows),
+            "SUMMED": int(alone >= rows and _waits(target)),
             "SWAPPED": int(swapped),
         }
         if "tma" in target.features:

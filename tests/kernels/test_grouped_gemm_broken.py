@@ -41,7 +41,7 @@ BROKEN_OF_FEW = {
     "an expert is a tile": ("if BY_CHOICE else tile\n", "if 0 else tile\n"),
     "nobody sums": ("== tiles - 1:", "== tiles:"),
     "the first to arrive sums": ("== tiles - 1:", "== 0:"),
-    "who arrived is not set to zero": ("mask=pid == 0", "mask=pid < 0"),
+    "who arrived is not set to zero": ("mask=at < COLUMNS", "mask=at < 0"),
     "only tiles that have rows arrive": (
         "if arrived_ptr is not None and not gated:",
         "if arrived_ptr is not None and not gated and expert >= 0:",
@@ -53,7 +53,6 @@ BROKEN_OF_WIDE = {
     "too few are set to zero": ("triton.next_power_of_2(triton.cdiv(D, down_n))", "1"),
     "a tile is the next row's": ("weight.load([row, start])", "weight.load([row + 1, start])"),
     "a tile stays where it is": ("weight.load([row, start])", "weight.load([row, 0])"),
-    "down is described as gate and up": ("_described(down,", "_described(gate_up,"),
     "a tile is always an expert's first": ("+ column * BLOCK_N\n", "\n"),
 }
 CALLS: dict[str, Callable[[Edit | None], tuple[Results, Results]]] = {
