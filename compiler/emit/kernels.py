@@ -27,9 +27,15 @@ def kernel_files(
     kernels = sorted(plan.emitted(), key=lambda k: (k.triton, not isinstance(k, GradientKernel)))
     _verify(kernels)
     owners = {kernel.stem(): kernel for kernel in kernels}
+    owners |= {part: kernel for kernel in kernels for part in kernel.parts}
     return {
         f"kernels/{stem}.py": kernel_file(
-            owners[stem], plan.uses(owners[stem]), plan.target, values, plan.gradients.get(name)
+            owners[stem],
+            plan.uses(owners[stem]),
+            plan.target,
+            values,
+            plan.gradients.get(name),
+            part=stem,
         )
         for stem, name in sorted((stem, owner.name) for stem, owner in owners.items())
         if only is None or stem in only
@@ -42,10 +48,12 @@ def _verify(kernels: Sequence[Kernel]) -> None:
     functions: dict[str, str] = {}
     for kernel in kernels:
         module = type(kernel).__module__
-        other = files.setdefault(kernel.stem(), module)
-        if other != module:
-            both = " and ".join(sorted((other, module)))
-            raise PluginError(f"kernels/{kernel.stem()}.py would be written by both {both}")
+        package = module.rpartition(".")[0]
+        for stem in (kernel.stem(), *kernel.parts):
+            other = files.setdefault(stem, f"{package}.{stem}")
+            if other != f"{package}.{stem}":
+                both = " and ".join(sorted((other, f"{package}.{stem}")))
+                raise PluginError(f"kernels/{stem}.py would be written by both {both}")
         for function in kernel.functions:
             other = functions.setdefault(function, module)
             if other != module:
@@ -59,14 +67,16 @@ def kernel_file(
     target: Target,
     values: Mapping[str, Any],
     gradient: Kernel | None = None,
+    part: str = "",
 ) -> str:
-    """The file of one kernel that computes these ops, and of that which computes their gradients.
+    """The file of one kernel that computes these ops, and of that which computes their gradients;
+    or of one of its parts.
 
     Its template is given `gradient`, the function and the file to import it from, or None.
     """
     uses = tuple(uses)
     with blamed(kernel):
-        template = kernel.template()
+        template = kernel.template(part)
         assert template is not None  # it has functions, so it has a file
         tables = {
             key: Source(tuple(statement(f"{key} = {as_code(table).text}", 0)))

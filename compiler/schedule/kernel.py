@@ -74,6 +74,8 @@ class Kernel:
     """Whether its file holds Triton kernels, which run on a GPU alone."""
     reference: ClassVar[str] = ""
     """The kernel, by name, whose function is this one's path in PyTorch."""
+    parts: ClassVar[tuple[str, ...]] = ()
+    """Stems of templates beside its own: each becomes a file too, which other files import."""
     phases: ClassVar[tuple[str, ...]] = ("train", "prefill", "decode")
     """Those that it serves."""
     packed: ClassVar[bool] = False
@@ -140,12 +142,12 @@ class Kernel:
         return cls.__module__.rpartition(".")[2]
 
     @classmethod
-    def template(cls) -> str | None:
-        """The text of the template beside the class, where it has one."""
+    def template(cls, part: str = "") -> str | None:
+        """The text of the template beside the class, or of one of its parts, where it has one."""
         if not cls.functions:
             return None
         package = cls.__module__.rpartition(".")[0]
-        return (files(package) / f"{cls.stem()}.py.jinja").read_text(encoding="utf-8")
+        return (files(package) / f"{part or cls.stem()}.py.jinja").read_text(encoding="utf-8")
 
 
 class GradientKernel(Kernel):

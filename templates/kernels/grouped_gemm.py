@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from itertools import islice, product
 from typing import Any
 
 from ...compiler.ir.cost import Cost, Sizes
@@ -20,7 +21,11 @@ from .activations import activations
 
 GROUP_M = 8  # tiles of rows whose programs run together
 LARGEST = 2**31  # elements of one expert, which are counted in 32 bits
+TOKENS = 32  # of a call that needs no table: all fit one tile of each expert
+COUNTED = 4096  # choices, up to which a table is made in one launch
 FEW = 32  # rows of a tile that waits for weights, not for its products
+RESERVED = 1024  # bytes of shared memory that each program takes beside its own
+SHORT_LIST = 24  # configurations that are worth their measuring
 
 
 class TritonGroupedGemm(Kernel):
@@ -30,7 +35,8 @@ class TritonGroupedGemm(Kernel):
     triton = True
     reference = "torch.fused_experts"
     packed = True
-    ladder = (1, 16, *(64 << n for n in range(7)))
+    parts = ("choices",)
+    ladder = (1, 16, TOKENS, *(64 << n for n in range(7)))
 
     def refuses(
         self, op: FusedExperts, operands: tuple[TensorType, ...], target: Target
@@ -57,39 +63,23 @@ class TritonGroupedGemm(Kernel):
         x, index, *_ = operands
         _, width, inner, _ = _sizes(operands)
         between = 2 * sizes.count(index) * (inner + width) * BYTES[x.dtype]
-        most = next((n for n in self.ladder if sizes.rows <= n), 4 * self.ladder[-1])
-        sorted_first = sizes.rows > _block_m(op, operands, most)
-        launches = Cost(bytes=between, launches=4 if sorted_first else 3)
-        return op.cost(sizes, *operands) + launches
+        launches = 2 if _waits(target) else 3
+        if sizes.rows > TOKENS:  # a table is made, and the sum stands apart
+            launches = 4 if sizes.count(index) <= COUNTED else 5
+        return op.cost(sizes, *operands) + Cost(bytes=between, launches=launches)
 
     def configs(
         self, op: FusedExperts, operands: tuple[TensorType, ...], rows: int, target: Target
     ) -> Iterator[Config]:
-        experts, width, inner, top_k = _sizes(operands)
-        block_m = _block_m(op, operands, rows)
-        tiles = max(min(rows * top_k, experts), rows * top_k // block_m)
-        widest = _widest(block_m, operands, target)
-        depths = _depths(block_m, operands, target)
-        # Tried: else a register is spilled, since small tiles are compiled for many at a time.
-        spare = block_m > FEW or _roomy(target)
-        for share in (1, 2):  # half the tile, where a whole one does not fit
-            block_n = max(widest // share, 16)
-            gate_n = _columns(inner, block_n, tiles, target)
-            down_n = _columns(width, (2 if spare else 1) * block_n, tiles, target)
-            for block_k in depths:
-                block_k = _divisor(block_k, width, inner)
-                step = (block_m + max(2 * gate_n, down_n)) * block_k * BYTES[operands[0].dtype]
-                stages = _stages(4 if spare else 3, step, block_m, target)
-                if stages is None:
-                    continue
-                constants = {
-                    "BLOCK_M": block_m,
-                    "BLOCK_K": block_k,
-                    "GATE_N": gate_n,
-                    "DOWN_N": down_n,
-                    "GROUP_M": GROUP_M,
-                }
-                yield Config(constants, _warps(block_m, target), stages)
+        """The likely best first, then others that share tiles, steps and stages out otherwise."""
+        best = _block_m(op, operands, rows)
+        others = [m for m in (best // 2, 2 * best) if 16 <= m <= _most_rows(operands)]
+        found: list[Config] = []
+        for block_m, some in (best, SHORT_LIST // 2), *((m, SHORT_LIST // 4) for m in others):
+            fresh = (c for c in _of_rows(block_m, operands, rows, target) if c not in found)
+            for config in islice(fresh, some):
+                found.append(config)
+                yield config
 
     def tables(self, uses: tuple[Use, ...], target: Target) -> Mapping[str, Any]:
         tiles = {}
@@ -107,9 +97,10 @@ class TritonGroupedGemm(Kernel):
             for size in _sizes(use.operands)[1:3]
             for _, config in use.tiles
         )
+        described = "tma" in target.features
         used = sorted({use.op.activation for use in uses})
         named = [(as_code(key), activations("y")[key]) for key in used]
-        return {"masked": masked, "activations": named}
+        return {"masked": masked, "described": described, "activations": named}
 
     def call(self, op: FusedExperts, *operands: Code, phases: tuple[str, ...]) -> Code:
         return call("grouped_experts", *operands, activation=op.activation)
@@ -126,9 +117,93 @@ def _block_m(op: FusedExperts, operands: tuple[TensorType, ...], rows: int) -> i
     """Rows of a tile: as many as an expert that is chosen has on average; of few tokens it takes
     all."""
     experts, _, _, top_k = _sizes(operands)
-    most = 32 if operands[0].dtype == "float32" else 128
+    if rows <= TOKENS:
+        return max(power_of_2(rows), 16)
     average = -(-rows * (top_k - op.always.size) // (experts - op.always.size))
-    return 16 if rows <= 16 else min(max(power_of_2(average), 16), most)
+    return min(max(power_of_2(average), 16), _most_rows(operands))
+
+
+def _most_rows(operands: tuple[TensorType, ...]) -> int:
+    return 32 if operands[0].dtype == "float32" else 128
+
+
+def _of_rows(
+    block_m: int, operands: tuple[TensorType, ...], rows: int, target: Target
+) -> Iterator[Config]:
+    """Configurations of tiles of so many rows, the likely best first."""
+    experts, width, inner, top_k = _sizes(operands)
+    tiles = max(min(rows * top_k, experts), rows * top_k // block_m)
+    few = block_m <= FEW
+    widest = _widest(block_m, operands, target)
+    # Tried: else a register is spilled, since small tiles are compiled for many at a time.
+    spare = not few or _roomy(target)
+    # Of few rows a processor runs two programs: while one begins or ends, the other still reads.
+    for swapped, share, block_k, programs, fewer in product(
+        _orders(block_m, operands, target),
+        (1, 2),  # half the tile, where a whole one does not fit
+        _depths(block_m, operands, target),
+        (2, 3) if few else (1, 2),
+        (0, 1),
+    ):
+        block_n = max(widest // share, 16)
+        gate_n = _columns(inner, block_n, tiles, target)
+        down_n = _columns(width, (2 if spare else 1) * block_n, tiles, target)
+        if swapped and min(gate_n, down_n) < 64:
+            continue  # the instruction takes 64 rows, here the weights'
+        block_k = _divisor(block_k, width, inner)
+        step = (block_m + max(2 * gate_n, down_n)) * block_k * BYTES[operands[0].dtype]
+        # An instruction that reads shared memory holds on to the step that it is at.
+        held = 1 if _reads_shared(target) and (swapped or not few) else 0
+        most = 3 if not spare else 5 if swapped else 4
+        fitting = (target.shared_memory // programs - RESERVED) // step + 1 - held
+        stages = min(fitting, most) - fewer
+        if stages < 2:
+            continue
+        alone = min(block_m, TOKENS)  # so many tokens need no table
+        constants = {
+            "BLOCK_M": block_m,
+            "BLOCK_K": block_k,
+            "GATE_N": gate_n,
+            "DOWN_N": down_n,
+            "GROUP_M": GROUP_M,
+            "SORTED": int(alone < rows),
+            "SUMMED": int(alone >= rows and _waits(target)),
+            "SWAPPED": int(swapped),
+        }
+        if "tma" in target.features:
+            constants["DESCRIBED"] = int(_describes(block_m, operands))
+        yield Config(constants, _warps(block_m, target), stages)
+
+
+def _orders(block_m: int, operands: tuple[TensorType, ...], target: Target) -> tuple[bool, ...]:
+    """Whether the weights may be a product's rows, the best first.
+
+    An instruction of 64 rows that reads shared memory then takes weights of a tile that has fewer
+    rows than that. Up to 16 rows nothing is won: a processor waits for weights either way, of
+    which it has as many in flight without a step that is held.
+    """
+    if block_m > FEW or not _reads_shared(target) or BYTES[operands[0].dtype] != 2:
+        return (False,)
+    return (False, True) if block_m == 16 else (True, False)
+
+
+def _waits(target: Target) -> bool:
+    """Whether a barrier of Triton's waits for what threads stored, so that one of them may tell.
+
+    Seen in what is compiled: on targets with mfma, stores of other waves may yet be under way.
+    """
+    return "mfma" not in target.features
+
+
+def _describes(block_m: int, operands: tuple[TensorType, ...]) -> bool:
+    """Whether the GPU copies tiles of weights by itself, from rows of whole 16 bytes.
+
+    That frees registers and instructions, which tiles up to 16 rows do not lack, for some
+    microseconds of the host's in each call.
+    """
+    _, width, inner, _ = _sizes(operands)
+    size = BYTES[operands[0].dtype]
+    return size == 2 and block_m > 16 and size * math.gcd(width, inner) % 16 == 0
 
 
 def _widest(block_m: int, operands: tuple[TensorType, ...], target: Target) -> int:
@@ -145,7 +220,7 @@ def _depths(block_m: int, operands: tuple[TensorType, ...], target: Target) -> t
     """How much of its rows a step may take, the best first."""
     if operands[0].dtype == "float32":
         return (32, 16)
-    return (128, 64, 32) if block_m <= FEW and _reads_shared(target) else (64, 32)
+    return (128, 64, 32) if block_m == 16 and _reads_shared(target) else (64, 32)
 
 
 def _warps(block_m: int, target: Target) -> int:
@@ -174,13 +249,3 @@ def _divisor(most: int, *sizes: int) -> int:
     """A tile that divides all sizes, so that no read needs a mask; else the most."""
     whole = math.gcd(most, *sizes)
     return whole if whole >= min(most, 32) else min(most, max(power_of_2(max(sizes)), 16))
-
-
-def _stages(most: int, step: int, block_m: int, target: Target) -> int | None:
-    """How many steps of the loop may be in flight, or None where two do not fit."""
-    # Of few rows a processor runs two programs: while one begins or ends, the other still reads.
-    room = target.shared_memory // 2 if block_m <= FEW else target.shared_memory
-    # An instruction that reads shared memory holds on to the step that it is at.
-    held = 1 if _reads_shared(target) and block_m > FEW else 0
-    fitting = [n for n in range(most, 1, -1) if (n - 1 + held) * step <= room]
-    return fitting[0] if fitting else None

@@ -29,7 +29,7 @@ def edited(kernel: type[Kernel], old: str, new: str) -> type[Kernel]:
     text = kernel.template()
     assert text is not None
     assert old in text
-    template = classmethod(lambda cls: text.replace(old, new))
+    template = classmethod(lambda cls, part="": text.replace(old, new))
     return type(kernel.__name__, (kernel,), {"__module__": kernel.__module__, "template": template})
 
 

@@ -18,6 +18,7 @@ from archsmith.compiler.emit.kernels import kernel_file, operators_file
 from archsmith.compiler.ir.cost import Sizes
 from archsmith.compiler.ir.op import Op
 from archsmith.compiler.ir.types import TensorType
+from archsmith.compiler.machine.target import Target
 from archsmith.compiler.machine.tuned import Options
 from archsmith.compiler.plugins import Registry
 from archsmith.compiler.schedule.code import name
@@ -50,7 +51,7 @@ def interpreted(
     dtype: str,
     values: Mapping[str, np.ndarray] | None = None,
     part_of: Mapping[str, int | tuple[int, ...]] | None = None,
-    target: str = "h200",
+    target: str | Target = "h200",
     edit: Edit | None = None,
     phases: tuple[str, ...] = ("prefill",),
     tiles: Mapping[int | None, Options] = MappingProxyType({}),
@@ -66,12 +67,12 @@ def interpreted(
     family = registry().kernels[kernel]()
     whole = [TensorType.parse(t if not t.startswith("[") else f"{dtype}{t}") for t in types]
     names = op.operand_names()[: len(whole)]
-    chip = registry().targets[target]
+    chip = registry().targets[target] if isinstance(target, str) else target
     refusal = family.refuses(op, tuple(whole), chip)
     assert refusal is None, refusal
     operands = drawn(dict(zip(names, whole, strict=True)), sizes, values or {}, part_of or {})
     exact = (x.double() if x.is_floating_point() else x for x in operands.values())
-    module = emitted(family, {op: tuple(whole)}, target, edit, tiles)
+    module = emitted(family, {op: tuple(whole)}, chip, edit, tiles)
     functions = {n: f.launch for n, f in vars(module).items() if hasattr(f, "launch")}
     code = family.call(op.at("size"), *map(name, names), phases=phases)
     with np.errstate(all="ignore"), Guards() as guards:
@@ -210,12 +211,12 @@ class Guards(TorchFunctionMode):
 def emitted(
     kernel: Kernel,
     ops: Mapping[Op, tuple[TensorType, ...]],
-    target: str,
+    target: str | Target,
     edit: Edit | None = None,
     tiles: Mapping[int | None, Options] = MappingProxyType({}),
 ) -> ModuleType:
     """The emitted file of a kernel that computes some ops, each of operands of these types."""
-    chip = registry().targets[target]
+    chip = registry().targets[target] if isinstance(target, str) else target
     files = {}
     gradient = kernel if isinstance(kernel, GradientKernel) else None
     forward = registry().kernels[gradient.differentiates]() if gradient else kernel
@@ -228,11 +229,12 @@ def emitted(
         ]
         assert not tiles or not family.triton or uses[0].tiles[-1][1].measured
         own = gradient if family is forward else None
-        files[family.stem()] = kernel_file(family, uses, chip, VALUES, own)
+        for stem in (family.stem(), *family.parts):
+            files[stem] = kernel_file(family, uses, chip, VALUES, own, part=stem)
     if edit is not None:
-        broken = edit(files[kernel.stem()])
-        assert broken != files[kernel.stem()], "the edit found nothing to change"
-        files[kernel.stem()] = broken
+        broken = {stem: edit(files[stem]) for stem in (kernel.stem(), *kernel.parts)}
+        assert any(files[stem] != text for stem, text in broken.items()), "the edit changed nothing"
+        files |= broken
     files["operators"] = operators_file(registry().templates["operators.py"], files, 4)
     return _imported(tuple(sorted(files.items())), forward.stem())
 

@@ -17,7 +17,8 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 PUBLISHED = ("deepseek-v2-lite", "llama-3-8b", "qwen3-30b-a3b", "deepseek-v3", "mixtral-8x7b")
 FACTS = Facts("0", 1, 1, 1, "", "O2", {})
 
-# What each target multiplies tiles with: of 64 rows and more, and of fewer.
+# What each target multiplies tiles with: of 64 rows and more, of a tile's or of its weights, and
+# of fewer.
 INSTRUCTIONS = {
     "a100": ("mma.sync", "mma.sync"),
     "h200": ("wgmma.mma_async", "mma.sync"),
@@ -45,7 +46,8 @@ def emitted(ahead: Ahead, plan: Plan) -> dict[str, str]:
 def hold(plan: Plan, found: list[Compiled]) -> None:
     """Assert that kernels fit the target, spill nothing and multiply as it does best."""
     wide, narrow = INSTRUCTIONS[plan.target.name]
-    files = {kernel.stem() for kernel in plan.emitted() if kernel.triton}
+    used = [kernel for kernel in plan.emitted() if kernel.triton]
+    files = {stem for kernel in used for stem in (kernel.stem(), *kernel.parts)}
     assert {kernel.file for kernel in found} == files
     rows = set()
     for kernel in found:
@@ -54,8 +56,12 @@ def hold(plan: Plan, found: list[Compiled]) -> None:
         block = kernel.options.get("BLOCK_M")
         if block is not None and kernel.instructions:
             rows.add(block)
-            assert set(kernel.instructions) == {wide if block >= 64 else narrow}, kernel
+            swapped = kernel.options.get("SWAPPED", 0)
+            assert not swapped or block == 32
+            assert set(kernel.instructions) == {wide if block >= 64 or swapped else narrow}, kernel
     assert min(rows) < 64 <= max(rows)
+    swaps = any(kernel.options.get("SWAPPED") for kernel in found)
+    assert swaps == ("choices" in files and wide != narrow)
     # What has rows but no depth only adds up what a product has left.
     tiled = [k for k in found if k.options.get("BLOCK_M") and k.options.get("BLOCK_K") != 0]
     products = [k for k in tiled if k.kernel != "_sort"]

@@ -54,16 +54,42 @@ def test_tiles(registry: Registry, model: tuple[int, ...], chip: str) -> None:
         config = next(iter(kernel.configs(FusedExperts("silu"), types(*model), rows, target)))
         tile = config.constants
         assert all(tile[n] == 1 << tile[n].bit_length() - 1 for n in ("BLOCK_M", "BLOCK_K"))
-        assert tile["BLOCK_M"] == 16 or tile["BLOCK_M"] < 2 * rows * top_k / experts
+        least = rows if rows <= 32 else 2 * rows * top_k / experts  # of few tokens it takes all
+        assert tile["BLOCK_M"] == 16 or tile["BLOCK_M"] < 2 * max(least, 1)
+        assert tile["SORTED"] == (rows > min(tile["BLOCK_M"], 32))
+        assert tile["SUMMED"] == (not tile["SORTED"] and "mfma" not in target.features)
         if not width % 128 and not inner % 128:  # then nothing is masked
             assert not width % tile["BLOCK_K"]
             assert not inner % tile["BLOCK_K"]
         columns = max(2 * tile["GATE_N"], tile["DOWN_N"])
         step = 2 * (tile["BLOCK_M"] + columns) * tile["BLOCK_K"]
         assert step * (config.num_stages or 0) <= 2 * target.shared_memory
+        # Weights are a product's rows, and copied by the GPU, where that frees something.
+        wide = not {"wgmma", "tcgen05"}.isdisjoint(target.features)
+        whole = tile["BLOCK_M"] == 32 and min(tile["GATE_N"], tile["DOWN_N"]) >= 64
+        assert tile["SWAPPED"] == (wide and whole)
+        if "tma" in target.features:
+            aligned = not width % 8 and not inner % 8
+            assert tile["DESCRIBED"] == (aligned and tile["BLOCK_M"] > 16)
+        else:
+            assert "DESCRIBED" not in tile
         if rows == 1 and min(width, inner) >= 768:  # a program for nearly every processor
             programs = top_k * math.ceil(inner / tile["GATE_N"])
             assert programs > 0.7 * target.processors or tile["GATE_N"] <= 32
+
+
+@pytest.mark.parametrize("chip", CHIPS)
+def test_there_is_a_short_list(registry: Registry, chip: str) -> None:
+    """For whoever measures: few, all unlike, that differ in what cannot be told from here."""
+    kernel, target = registry.kernels[OURS](), registry.targets[chip]
+    for rows in (1, 20, 64, 512, 4096):
+        found = list(kernel.configs(FusedExperts("silu"), types(*MODELS[0]), rows, target))
+        assert 4 <= len(found) <= 24
+        assert all(config not in found[:i] for i, config in enumerate(found))
+        assert len({config.constants["BLOCK_M"] for config in found}) > 1
+        assert len({config.num_stages for config in found}) > 1
+        for config in found:
+            assert config.constants["SORTED"] == (rows > min(config.constants["BLOCK_M"], 32))
 
 
 @pytest.mark.parametrize("chip", CHIPS)
@@ -92,11 +118,18 @@ def test_refusals(registry: Registry) -> None:
     assert "shared memory of 4096" in (kernel.refuses(op, types(8, 2, 2048, 768), small) or "")
 
 
-def test_what_it_takes(registry: Registry) -> None:
+@pytest.mark.parametrize(
+    ("chip", "calls"),
+    [
+        ("h200", {1: 2, 16: 2, 32: 2, 33: 4, 682: 4, 683: 5, 4096: 5}),
+        ("mi300x", {1: 3, 32: 3, 33: 4, 4096: 5}),
+    ],
+)
+def test_what_it_takes(registry: Registry, chip: str, calls: dict[int, int]) -> None:
     """Beside the op's own: the hidden rows and the results, written and read, and its launches."""
-    kernel, op, target = registry.kernels[OURS](), FusedExperts("silu"), registry.targets["h200"]
+    kernel, op, target = registry.kernels[OURS](), FusedExperts("silu"), registry.targets[chip]
     operands = types(64, 6, 2048, 1408)
-    for rows, launches in ((1, 3), (16, 3), (17, 4), (4096, 4)):
+    for rows, launches in calls.items():
         sizes = Sizes(1, rows, rows)
         cost, own = kernel.cost(op, operands, sizes, target), op.cost(sizes, *operands)
         assert cost.flops == own.flops

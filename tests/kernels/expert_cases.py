@@ -1,0 +1,79 @@
+"""Calls of grouped experts, and ways to break their text, for several tests."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from archsmith.compiler.ir.cost import Sizes
+from archsmith.compiler.ir.dims import Dim
+from archsmith.compiler.machine.target import Target
+from archsmith.compiler.ops.experts import FusedExperts
+from kernels.checks import Edit, Results, interpreted, registry
+
+# Of sums in float32 in another order, and of a hidden row and a result in the stored dtype.
+CLOSE = {"float32": 2e-6, "float16": 2e-3}
+
+
+def single(target: str) -> Target:
+    """The target with one processor: then no tile is made narrower to keep all of them busy."""
+    return replace(registry().targets[target], processors=1)
+
+
+def run(
+    rows: int,
+    experts: int,
+    top_k: int,
+    width: int,
+    inner: int,
+    *,
+    activation: str = "silu",
+    dtype: str = "float32",
+    chosen: tuple[int, ...] | None = None,
+    always: int = 0,
+    target: str | Target = "h200",
+    batch: int = 1,
+    part_of: dict[str, int | tuple[int, ...]] | None = None,
+    edit: Edit | None = None,
+) -> tuple[Results, Results]:
+    """`chosen` are the experts that tokens choose from, all of them where nothing is said, but for
+    the last `always`, which every token uses."""
+    draws = np.random.default_rng(1)
+    among = np.arange(experts - always) if chosen is None else np.array(chosen)
+    index = np.stack([draws.permutation(among)[: top_k - always] for _ in range(rows)])
+    last = np.arange(experts - always, experts)
+    index = np.concatenate([index, np.broadcast_to(last, (rows, always))], axis=1)
+    values = {
+        "index": index.reshape(batch, rows // batch, top_k),
+        "gate_up": draws.standard_normal((experts, 2, inner, width)) / width**0.5,
+        "down": draws.standard_normal((experts, width, inner)) / inner**0.5,
+    }
+    types = [
+        f"[B, T, {width}]",
+        f"int64[B, T, {top_k}]",
+        f"float32[B, T, {top_k}]",
+        f"[{experts}, 2, {inner}, {width}]",
+        f"[{experts}, {width}, {inner}]",
+    ]
+    return interpreted(
+        "triton.grouped_gemm",
+        FusedExperts(activation, always=Dim.of(always)),
+        types,
+        Sizes(batch, rows // batch, rows // batch),
+        dtype=dtype,
+        values=values,
+        part_of=part_of,
+        target=target,
+        edit=edit,
+    )
+
+
+def changed(*pairs: tuple[str, str]) -> Edit:
+    """Replaces texts wherever they stand; `checks.emitted` sees where there is none."""
+
+    def edit(text: str) -> str:
+        for old, new in pairs:
+            text = text.replace(old, new)
+        return text
+
+    return edit
