@@ -76,7 +76,7 @@ def kernel_file(
     """
     uses = tuple(uses)
     with blamed(kernel):
-        template = kernel.template(part)
+        template = kernel.template(part if part in kernel.parts else "")
         assert template is not None  # it has functions, so it has a file
         tables = {
             key: Source(tuple(statement(f"{key} = {as_code(table).text}", 0)))
