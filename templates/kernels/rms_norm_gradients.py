@@ -86,9 +86,8 @@ def programs_of(warps: int, target: Target) -> int:
 def tables(uses: tuple[Use, ...], target: Target) -> Mapping[str, Any]:
     """Options of each width of row, how many programs take such rows, and how sums are added."""
     tiles = by_width(uses)
-    processors = target.processors or 1
     programs = {
-        key: processors * programs_of(options["num_warps"], target)
+        key: target.processors * programs_of(options["num_warps"], target)
         for key, options in tiles.items()
     }
     return {"TILES": tiles, "PROGRAMS": programs, "ADDED": ADDED.options()}
