@@ -12,9 +12,7 @@ from ...compiler.schedule.code import Code, as_code, call, name, tuple_of
 from ...compiler.schedule.kernel import Config, GradientKernel, Use
 from ...compiler.schedule.tiles import by_width, masked, power_of_2, unable, width
 
-WIDEST = (
-    8192  # elements of a row: a program of 16384 spills registers, as compiled for sm_80 to 100
-)
+WIDEST = 8192  # elements of a row: of 16384, a program spills registers on many targets
 TILE = 4096  # elements of a program that takes several rows
 EACH = 16  # elements of a thread, which has a row, its gradient and sums of each in registers
 THREADS = 512  # of a processor, so that each has 128 registers at least
