@@ -146,7 +146,8 @@ def _job(package: Packaged, wanted: Sequence[Rung]) -> Job:
         for rung in wanted:
             if i < len(rung.found):
                 tiles.setdefault(rung.where, {})[rung.limit] = rung.found[i].options()
-        stems = {rung.kernel.stem() for rung in wanted if i < len(rung.found)}
+        changed = [rung.kernel for rung in wanted if i < len(rung.found)]
+        stems = {stem for kernel in changed for stem in (kernel.stem(), *kernel.parts)}
         plans.append((replace(plan, tuned=tiles), stems))
     texts = emit_kernels(plans, templates)
     folders = {f"v{i}": files for i, files in enumerate(texts)}
