@@ -69,7 +69,8 @@ class TritonRouter(Kernel):
         shape = Shape.of(op, operands)
         exact = shape.x_bytes > 2  # no matrix instruction: operands fill registers
         tiles = (16, 32) if exact else (16, 32, 64, 128)
-        widths = [n for n in (16, 32, 64, 128, 256, 512) if n <= (32 if exact else shape.columns)]
+        widest = min(32, shape.columns) if exact else shape.columns
+        widths = [n for n in (16, 32, 64, 128, 256, 512) if n <= widest]
         found = []
         for block_m, block_n, splits in product(tiles, widths, SPLITS):
             whole = splits == 1 and block_n == shape.columns
