@@ -53,6 +53,9 @@ def _lines(plan: Plan, kernel: Kernel, use: Use) -> Iterator[str]:
     yield from statement(f"agree({function}, {arguments}", 12)
     gradient = plan.gradients.get(kernel.name)
     if gradient is not None and "train" in phases:
+        for key, code in drawn.items():
+            if code.text.startswith("draw_choices("):  # of few, so that each may be in float64
+                yield from statement(f"{key} = {code.text[:-1]}, few=True)", 12)
         held = f", constant=[{', '.join(gradient.constant)}])" if gradient.constant else ")"
         yield from statement(f"agree_in_gradients({function}, {arguments[:-1]}{held}", 12)
 

@@ -29,7 +29,7 @@ NAMES = (
 # Kernels whose gradients are kernels too.
 SMALL = {
     "tiny-llama": ("add_rms_norm", "gated_activation", "rope"),
-    "tiny-deepseek-v2": ("add_rms_norm", "gated_activation", "rms_norm", "rope"),
+    "tiny-deepseek-v2": ("add_rms_norm", "gated_activation", "grouped_experts", "rms_norm", "rope"),
 }
 FAKED = ("test_schema", "test_faketensor")
 
@@ -177,11 +177,12 @@ def test_a_compiled_model_is_one_graph(
     torch.testing.assert_close(found, wanted, rtol=CLOSE, atol=CLOSE)
 
 
+@pytest.mark.parametrize("example", SMALL)
 def test_a_training_step_is_one_graph(
-    built: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch
+    built: Callable[[str], ModuleType], example: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Compiled as a whole, with the kernels' gradients in it, which are those of PyTorch."""
-    package = built("tiny-llama")
+    package = built(example)
     torch.manual_seed(0)
     model = package.Model(package.Config())
     tokens = torch.randint(0, package.Config.vocab_size, (1, 3))
@@ -198,7 +199,7 @@ def test_a_training_step_is_one_graph(
     found = gradients(torch.compile(loss, fullgraph=True, backend="aot_eager"))
     for x, y in zip(found, wanted, strict=True):
         torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-6)
-    assert set(calls) == {f"{name}_gradients" for name in SMALL["tiny-llama"]}
+    assert set(calls) == {f"{name}_gradients" for name in SMALL[example]}
 
 
 def test_gradients_are_operators(built: Callable[[str], ModuleType]) -> None:
