@@ -46,18 +46,25 @@ def _lines(plan: Plan, kernel: Kernel, use: Use) -> Iterator[str]:
     for key in once:  # weights, the same for all calls
         yield from statement(f"{key} = {drawn[key].text}", 8)
     context = "S" if any(re.search(r"\bS\b", code.text) for code in drawn.values()) else "_"
-    yield from statement(f"for B, T, {context} in {_calls(use, phases).text}:", 8)
-    for key in names:
-        if key not in once:
-            yield from statement(f"{key} = {drawn[key].text}", 12)
+    calls = _calls(use, phases)
+    yield from statement(f"for B, T, {context} in {calls.text}:", 8)
+    several = [key for key in names if key not in once]
+    for key in several:
+        yield from statement(f"{key} = {drawn[key].text}", 12)
     yield from statement(f"agree({function}, {arguments}", 12)
     gradient = plan.gradients.get(kernel.name)
-    if gradient is not None and "train" in phases:
-        for key, code in drawn.items():
-            if code.text.startswith("draw_choices("):  # of few, so that each may be in float64
-                yield from statement(f"{key} = {code.text[:-1]}, few=True)", 12)
-        held = f", constant=[{', '.join(gradient.constant)}])" if gradient.constant else ")"
-        yield from statement(f"agree_in_gradients({function}, {arguments[:-1]}{held}", 12)
+    if gradient is None or "train" not in phases:
+        return
+    same = (u for u in plan.uses(gradient) if (u.op, u.operands) == (use.op, use.operands))
+    others = _calls(next(same), phases)
+    chosen = [key for key in several if drawn[key].text.startswith("draw_choices(")]
+    if others != calls or chosen:
+        yield from statement(f"for B, T, {context} in {others.text}:", 8)
+        for key in several:  # of few experts, so that each may be in float64
+            few = ", few=True)" if key in chosen else ")"
+            yield from statement(f"{key} = {drawn[key].text[:-1]}{few}", 12)
+    held = f", constant=[{', '.join(gradient.constant)}])" if gradient.constant else ")"
+    yield from statement(f"agree_in_gradients({function}, {arguments[:-1]}{held}", 12)
 
 
 def _calls(use: Use, phases: tuple[str, ...]) -> Code:
