@@ -70,7 +70,7 @@ def test_experts_that_are_always_used_and_that_none_chose() -> None:
         assert differ(*found) < CLOSE["float16"]
 
 
-@pytest.mark.parametrize("activation", ["gelu", "gelu_tanh", "relu"])
+@pytest.mark.parametrize("activation", ["gelu_tanh", "relu"])
 def test_activations(activation: str) -> None:
     found = run(20, 3, 2, 32, 32, activation=activation, dtype="float32", near=True)
     assert differ(*found) < CLOSE["float32"]
