@@ -18,6 +18,7 @@ from ...compiler.schedule.code import Code, as_code
 from ...compiler.schedule.kernel import Config, Kernel, Use
 from ...compiler.schedule.tiles import power_of_2, unable
 from .activations import activations
+from .grouped_gemm import COUNTED
 from .quantized_experts import quantized_call
 
 GROUP_M = 8  # tiles of rows whose programs run together
@@ -68,7 +69,9 @@ class TritonQuantizedGemm(Kernel):
         if op.activations:
             between += 2 * sizes.count(x)
         most = next((n for n in self.ladder if sizes.rows <= n), 4 * self.ladder[-1])
-        launches = 3 + (sizes.rows > _block_m(op, operands, most, target)) + op.activations
+        launches = 3 + op.activations
+        if sizes.rows > _block_m(op, operands, most, target):  # a table is made
+            launches += 1 if sizes.count(index) <= COUNTED else 2
         return op.cost(sizes, *operands) + Cost(bytes=between, launches=launches)
 
     def configs(
