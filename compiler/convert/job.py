@@ -261,6 +261,8 @@ def copy(name: str, given: Any, view: Any) -> None:
     """Copy a tensor; raises `ArchsmithError` where rounding makes an infinity of a number."""
     torch: Any = importlib.import_module("torch")
     view.copy_(given)
+    if view.dtype.itemsize == 1:  # scaled to what its dtype holds
+        return
     narrower = torch.finfo(view.dtype).max < torch.finfo(given.dtype).max
     if narrower and (view.isinf() & given.isfinite()).any():
         dtype = str(view.dtype).removeprefix("torch.")

@@ -72,6 +72,7 @@ class ToLayout(Job):
             for parameter, _ in self._parameters
             for holding in parameter.holdings
             if parameter.dtype != self._model.dtype
+            and not hasattr(holding.part, "gains")  # of what is computed no dtype is to be had back
             and not found.is_quantized(holding.tensor)
             and found.stored[holding.tensor].dtype != names[parameter.dtype]
         }
@@ -88,6 +89,8 @@ class ToLayout(Job):
                     continue
                 stored = found.stored[holding.tensor].dtype
                 came = self.package.files.DTYPES[stored]
+                if 1 in (came.itemsize, parameter.dtype.itemsize):  # as it came, or by a lossy pass
+                    continue
                 if torch.promote_types(came, parameter.dtype) != parameter.dtype:
                     rounded[holding.tensor] = f"{stored} to {names[parameter.dtype]}"
         return rounded
@@ -204,6 +207,10 @@ class Aside:
     """Tensors that outlast the reading of the next one, as few and small ones may."""
 
     sources: Sources
+
+    @property
+    def tensors(self) -> Mapping[str, Any]:
+        return self.sources.found.tensors  # type: ignore[no-any-return]
 
     def read(self, name: str) -> Any:
         return self.sources.read(name).clone()

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 from ..ir.dims import Dim
+from ..ir.types import EIGHT_BITS
 from ..schedule.code import Code, call, name, tuple_of
 from ..schedule.kernel import Kernel, Use
 from ..schedule.select import Plan
@@ -87,6 +88,10 @@ def _drawn(plan: Plan, key: str, use: Use) -> Code:
     if type.dtype == "int64":  # which of the experts
         experts = use.operands[-1].row[0]
         return call("draw_choices", name("B"), name("T"), type.row[0].size, experts.size)
+    if type.dtype in EIGHT_BITS:
+        return call("draw_in_8_bits", *map(_axis, type.shape), dtype=name(f"torch.{type.dtype}"))
+    if key.endswith("_scale"):
+        return call("draw_scales", *map(_axis, type.shape))
     dtype = {} if type.dtype == plan.model.dtype else {"dtype": name(f"torch.{type.dtype}")}
     function = "draw_weight" if type.shape == type.row else "draw"
     return call(function, *map(_axis, type.shape), **dtype)

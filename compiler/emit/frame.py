@@ -12,6 +12,7 @@ from ..ir.graph import Graph, Node, Value
 from ..ir.lines import print_call
 from ..ir.model import DRAFT_EMBED, EMBED, HEAD, Block, Param, is_layer, taken
 from ..ir.reach import caches_read, windows
+from ..ir.types import EIGHT_BITS
 from ..ir.weights import Each
 from ..ops.elementwise import Widen
 from ..schedule.code import Code, name
@@ -142,6 +143,8 @@ class Frame:
             # What is no weight is moved by steps that a narrower dtype would lose.
             wide = param.dtype != self.plan.model.dtype or not trained
             dtype = WIDE if wide else "dtype"
+            if param.dtype in EIGHT_BITS:
+                dtype = f"torch.{param.dtype}"
             family = isinstance(param.program, Each)
             arguments = f"{', '.join(map(str, sizes[1:] if family else sizes))}, dtype={dtype}"
             made = f"nn.{'Parameter' if trained else 'Buffer'}(torch.{initial}({arguments}))"

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..ir.computed import computed
+from ..ir.computed import Computed, computed
 from ..ir.dims import Which
 from ..ir.model import DRAFT_EMBED, DRAFT_NORM, EMBED, FINAL_NORM, HEAD, Param
+from ..ir.quantized import InBlocks
 from ..schedule.code import string, tuple_of
 from ..schedule.select import Plan
 from .layout import statement
@@ -65,11 +66,30 @@ class Tensors:
     @property
     def computed(self) -> Source | None:
         """The import of what computes parameters of tensors, where any is more than moved."""
+        steps = {step.function for step in self._steps}
+        steps |= {"gains", "only_moved", "read_gains", *["as_stored"] * self.in_float8}
+        names = ", ".join(["Made", *sorted(steps)])
+        return (
+            Source(tuple(statement(f"from .computed import {names}", 0))) if self._steps else None
+        )
+
+    @property
+    def quantized(self) -> bool:
+        """Whether any parameter is computed in blocks of 8 bits."""
+        return any(isinstance(step, InBlocks) for step in self._steps)
+
+    @property
+    def in_float8(self) -> bool:
+        """Whether any is in float8, in which a checkpoint may have it already."""
+        steps = [step for step in self._steps if isinstance(step, InBlocks)]
+        return any(step.dtype.startswith("float8") for step in steps)
+
+    @property
+    def _steps(self) -> list[Computed]:
+        """All that computes parameters of tensors."""
         blocks = self.module.plan.model.blocks.values()
         programs = [param.program for block in blocks for param in block.params.values()]
-        steps = {step.function for program in programs for step in computed(program)}
-        names = ", ".join(["Made", *sorted({*steps, "gains", "only_moved", "read_gains"})])
-        return Source((f"from .computed import {names}",)) if steps else None
+        return [step for program in programs for step in computed(program)]
 
     @property
     def wide(self) -> bool:

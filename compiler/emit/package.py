@@ -133,7 +133,12 @@ def emit(
     header = _header(plan, facts)
     files = {p: header + t if p.endswith(".py") else t for p, t in files.items()}
     if values["triton_used"]:
-        own = {"cases": cases(plan), "imports": imports(plan), "gradients": bool(plan.gradients)}
+        own = {
+            "cases": cases(plan),
+            "imports": imports(plan),
+            "gradients": bool(plan.gradients),
+            "near": any(c.op.attributes().get("activations") is True for c in plan.choices),
+        }
         files["tests/on_gpu.py"] = header + render(templates["try_on_gpu.py"], values | own)
         operators = operators_file(templates["operators.py"], files, BYTES[plan.model.dtype])
         files["kernels/operators.py"] = header + operators

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from ..errors import GraphError
-from ..ir.computed import Computed, Rotate, Scale, Times, multiplied, rotated, scaled
-from ..ir.dims import Dim, Which
+from ..ir.computed import Computed, Rotate, Scale, Times, computed, multiplied, rotated, scaled
+from ..ir.dims import ONE, Dim, Which
 from ..ir.model import Param
 from ..ir.pick import Pick
+from ..ir.quantized import BlockScales, InBlocks, inward
 from ..ir.weights import Concat, Each, Flatten, Indexed, Program, Ref, Slice, Transpose, Unflatten
 from ..schedule.code import Code, as_code, call, name, string, tuple_of
 from .layout import statement
@@ -35,6 +39,8 @@ class Held:
     loops: tuple[tuple[str, int], ...] = ()
     picked: tuple[str, ...] = ()
     """The variables of loops that the part is picked by."""
+    stored: InBlocks | None = None
+    """What of a tensor in float8 the view holds, where a checkpoint may have it just so."""
 
 
 def held(program: Program, view: View, which: Which) -> Iterator[Held]:
@@ -79,11 +85,11 @@ def held(program: Program, view: View, which: Which) -> Iterator[Held]:
         case Slice() | Pick():
             yield _taken(program, view, which)
         case Computed():
-            inward = _inward(program)
-            if isinstance(inward, Computed):
+            nearer = _inward(program)
+            if isinstance(nearer, Computed):
                 yield _taken(program, view, which)
             else:
-                yield from held(inward, view, which)
+                yield from held(nearer, view, which)
         case _:
             raise GraphError(f"{program} cannot be loaded")
 
@@ -97,6 +103,8 @@ def _inward(program: Computed) -> Program:
             return rotated(of, axis)
         case Times(of, factor):
             return multiplied(of, factor)
+        case InBlocks():
+            return inward(program)
     raise GraphError(f"{program} cannot be loaded")
 
 
@@ -127,7 +135,21 @@ def _taken(program: Program, view: View, which: Which) -> Held:
         tuple(step.function for step in reversed(steps)),
         tuple((tensor.name, _shape(tensor, which)) for tensor in tensors),
         picked=tuple(picked),
+        stored=program if isinstance(program, InBlocks) and _storable(program) else None,
     )
+
+
+def _storable(program: InBlocks) -> bool:
+    """Whether its blocks are those of one tensor in float8, but for axes of one entry."""
+    if not program.dtype.startswith("float8") or any(computed(program.of)):
+        return False
+    (tensor,) = program.of.refs()
+    shapes = [[d for d in shape if d != ONE] for shape in (program.of.shape, tensor.shape)]
+    if shapes[0] != shapes[1]:
+        return False
+    numbers = np.arange(math.prod(d.probe for d in tensor.shape))
+    moved = program.of.evaluate("probe", lambda _, shape: numbers.reshape(shape), {})
+    return np.array_equal(moved.ravel(), numbers)
 
 
 def _made(program: Program, whole: Code, which: Which, factors: Sequence[Code] = ()) -> View:
@@ -154,6 +176,9 @@ def _made(program: Program, whole: Code, which: Which, factors: Sequence[Code] =
         case Times(_, factor):
             timed = call(program.function, part.written(), float(factor))
             return View.of(timed, len(program.shape))
+        case InBlocks(_, dtype, block):
+            made = call(program.function, part.written(), dtype, block.at(which))
+            return View.of(made, len(program.shape))
         case Flatten(_, axis):
             if flat := part.flatten(axis, 2):
                 return flat
@@ -205,12 +230,12 @@ def table(params: Mapping[str, Param], owner: str, which: Which, indent: int) ->
                 lines.append(f"{' ' * (indent + 4 * i)}for {variable} in range({count}):")
         text = f"yield {_format(item.tensor, prefix)}, {item.view.written().text}"
         if item.part is not None:
-            text += f", {_part(item, item.part, prefix)}"
+            text += f", {_part(item, item.part, prefix, which)}"
         lines += statement(text, depth)
     return lines
 
 
-def _part(item: Held, part: View, prefix: str) -> str:
+def _part(item: Held, part: View, prefix: str, which: Which) -> str:
     """How a view is made of its tensor."""
     whole, code = tuple_of(*item.shape).text, part.written()
     # What is picked by an index is bound to the index as it is now, not as it is in the end.
@@ -219,7 +244,11 @@ def _part(item: Held, part: View, prefix: str) -> str:
         return f"Part({whole}, lambda whole{bound}: {code.text})"
     made = f"Made({whole}, {string(', '.join(item.steps))}, lambda given{bound}: {code.text}"
     gains = [f"({_format(gain, prefix)}, {tuple_of(*shape).text})" for gain, shape in item.gains]
-    return f"{made}, ({', '.join(gains)},))" if gains else f"{made})"
+    made += f", ({', '.join(gains)},)" if gains else ""
+    if item.stored is not None:
+        made += f", block={item.stored.block.at(which)}"
+        made += ", scales=True" if isinstance(item.stored, BlockScales) else ""
+    return f"{made})"
 
 
 def common_prefix(tensors: list[str]) -> str:

@@ -33,6 +33,8 @@ class Computed(Program):
     """What computes with `of`, by a function of that name in text and packages."""
 
     function: ClassVar[str]
+    holds: ClassVar[bool] = True
+    """Whether the result stands for `of`; else it is only told by it, as its largest number is."""
     of: Program
 
     @property
@@ -219,8 +221,11 @@ def _made_of(program: Program, make: Callable[[Program], Program]) -> Program:
 
 
 def gains(program: Program) -> Iterator[Program]:
-    """The vectors that a program scales by, each as often as it does."""
+    """What a program computes with beside what it holds: the vectors that it scales by, each as
+    often as it does, and what it only tells something of."""
     match program:
+        case Computed(of) if not program.holds:
+            yield from (of, *gains(of))
         case Scale(of, _, by):
             yield from (by, *gains(by), *gains(of))
         case Indexed(body):

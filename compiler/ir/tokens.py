@@ -15,6 +15,7 @@ from ..errors import GraphError
 from .computed import Rotate, Scale, Times
 from .dims import Dim
 from .pick import Pick
+from .quantized import BlockScales, Quantize
 from .types import TensorType
 from .weights import Concat, Each, Flatten, Program, Ref, Slice, Stack, Transpose, Unflatten
 
@@ -158,6 +159,8 @@ _PROGRAMS: dict[str, Callable[[Tokens], Program]] = {
     ),
     "times": lambda t: Times(t.program(), t.then(t.real)),
     "rotate": lambda t: Rotate(t.program(), t.then(t.integer)),
+    "quantize": lambda t: Quantize(t.program(), t.then(t.string), t.then(t.dim)),
+    "block_scales": lambda t: BlockScales(t.program(), t.then(t.string), t.then(t.dim)),
 }
 
 

@@ -8,9 +8,12 @@ from ..errors import GraphError
 from .dims import BATCH, CONTEXT, TOKENS, Dim, Which
 
 FLOATS = ("bfloat16", "float16", "float32", "float64")
-DTYPES = (*FLOATS, "int64")
+EIGHT_BITS = ("float8_e4m3fn", "int8")  # that weights may be held in
+DTYPES = (*FLOATS, "int64", *EIGHT_BITS)
 
-BYTES = {"bfloat16": 2, "float16": 2, "float32": 4, "float64": 8, "int64": 8}
+BYTES = {"bfloat16": 2, "float16": 2, "float32": 4, "float64": 8, "int64": 8} | dict.fromkeys(
+    EIGHT_BITS, 1
+)
 
 
 @dataclass(frozen=True)

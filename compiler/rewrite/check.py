@@ -168,7 +168,8 @@ def _read(block: Block) -> dict[str, _Read]:
         return np.concatenate(found) if found else np.zeros(0, int)
 
     programs = [param.program for param in block.params.values()]
-    kept, beside = read(programs), read(by for program in programs for by in gains(program))
+    holding = [p for p in programs if all(step.holds for step in computed(p))]
+    kept, beside = read(holding), read(by for program in programs for by in gains(program))
     holds, reads = (np.bincount(x, minlength=sum(sizes.values())) for x in (kept, beside))
     times = holds + reads
     parts = {name: slice(offsets[name], offsets[name] + sizes[name]) for name in offsets}

@@ -17,6 +17,7 @@ from archsmith.compiler.errors import GraphError
 from archsmith.compiler.ir.computed import Rotate, Scale, Times, multiplied, rotated, scaled
 from archsmith.compiler.ir.dims import Dim
 from archsmith.compiler.ir.model import Param
+from archsmith.compiler.ir.quantized import BlockScales, Quantize
 from archsmith.compiler.ir.weights import (
     Concat,
     Each,
@@ -62,6 +63,9 @@ PROGRAMS = {
     "turned outside of a constant": Rotate(Times(Stack(EXPERT, "expert", C), 0.3), 2),
     "experts times a constant": multiplied(Each(EXPERT, "expert", C), 0.3),
     "from outside of what is joined": Scale(Concat((W, V), 0), 1, H),
+    "in float8": Quantize(Stack(EXPERT, "expert", C), "float8_e4m3fn", Dim(4, 2)),
+    "scales for float8": BlockScales(Stack(EXPERT, "expert", C), "float8_e4m3fn", Dim(4, 2)),
+    "in int8, scaled before": Quantize(scaled(W, 1, H), "int8", Dim(3, 2)),
 }
 
 
@@ -72,8 +76,9 @@ def emitted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
     package = root / "emitted_weights"
     package.mkdir()
     templates = Registry.installed().templates
+    values = {"tensors": SimpleNamespace(quantized=True, in_float8=True)}
     for name in ("checkpoint.py", "computed.py", "files.py", "float8.py", "formats.py", "mxfp4.py"):
-        (package / name).write_text(render(templates[name], {}))
+        (package / name).write_text(render(templates[name], values))
     sys.path.insert(0, str(root))
     importlib.invalidate_caches()
     yield importlib.import_module("emitted_weights.computed")

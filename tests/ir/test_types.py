@@ -19,7 +19,7 @@ def test_text_reads_back(type: TensorType) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "bfloat16", "int8[B]", "bfloat16[B", "bfloat16[X]", "bfloat16(B)", "bfloat16[-1]"]
+    "text", ["", "bfloat16", "int4[B]", "bfloat16[B", "bfloat16[X]", "bfloat16(B)", "bfloat16[-1]"]
 )
 def test_what_is_no_type(text: str) -> None:
     with pytest.raises(GraphError, match=r"is no (type|dimension)"):

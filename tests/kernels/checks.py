@@ -28,9 +28,15 @@ from archsmith.compiler.schedule.select import address, use
 from torch.overrides import TorchFunctionMode
 
 MARGIN = 1 << 14  # elements on either side of a tensor, which no kernel may touch
-UNTOUCHED = -77.0
+UNTOUCHED = -80.0  # which float8 has as well
 VALUES = {"module": SimpleNamespace(windowed=False)}  # what the templates of references ask for
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "int64": torch.int64}
+DTYPES = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "float8_e4m3fn": torch.float8_e4m3fn,
+    "int8": torch.int8,
+    "int64": torch.int64,
+}
 
 Edit = Callable[[str], str]
 Results = tuple[np.ndarray, ...]
@@ -177,7 +183,8 @@ def guarded(tensor: torch.Tensor, wider: int | tuple[int, ...] = 0) -> torch.Ten
     missing = (0,) * (tensor.dim() - len(last))
     whole = [max(sizes) for sizes in zip(tensor.shape, (*missing, *last), strict=True)]
     room = torch.empty(MARGIN + math.prod(whole) + MARGIN, dtype=tensor.dtype)
-    room.fill_(float("nan") if tensor.is_floating_point() else -(2**40))
+    lowest = -128 if tensor.dtype == torch.int8 else -(2**40)
+    room.fill_(float("nan") if tensor.is_floating_point() else lowest)
     inside = room[MARGIN:-MARGIN].view(whole)[tuple(slice(size) for size in tensor.shape)]
     inside.copy_(tensor)
     return inside
@@ -194,6 +201,8 @@ class Guards(TorchFunctionMode):
         made = func(*args, **(kwargs or {}))
         if getattr(func, "__name__", "") not in ("empty", "empty_like", "new_empty", "zeros"):
             return made
+        if made.dtype == torch.uint8:  # the interpreter's own, of bits that a kernel is given
+            return made
         room = torch.Tensor.new_full(made, (made.numel() + 2 * MARGIN,), UNTOUCHED)
         self._rooms.append(room)
         inside = room[MARGIN:-MARGIN].view(made.shape)
@@ -203,7 +212,7 @@ class Guards(TorchFunctionMode):
 
     def check(self) -> None:
         assert self._rooms, "nothing was allocated in a way that is guarded"
-        for room in self._rooms:
+        for room in (room.float() if room.itemsize == 1 else room for room in self._rooms):
             assert (room[:MARGIN] == UNTOUCHED).all(), "something was written before a tensor"
             assert (room[-MARGIN:] == UNTOUCHED).all(), "something was written behind a tensor"
 

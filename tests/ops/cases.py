@@ -29,6 +29,7 @@ from archsmith.compiler.ops.linear import Einsum, Embed
 from archsmith.compiler.ops.moe import SCORES, Route, Router
 from archsmith.compiler.ops.norm import AddRmsNorm, LayerNorm, RmsNorm
 from archsmith.compiler.ops.position import Rope, Rotations
+from archsmith.compiler.ops.quantized_experts import QuantizedExperts
 from archsmith.compiler.ops.shape import Concat, Expand, Flatten, Split, Unbind, Unflatten
 
 LENGTHS = {"B": 2, "T": 5, "S": 7}
@@ -48,6 +49,12 @@ class Case:
 
 def case(op: Op, *operands: str) -> Case:
     return Case(op, tuple(map(TensorType.parse, operands)))
+
+
+def in_blocks(dtype: str) -> tuple[str, ...]:
+    """Experts in 8 bits, and their scales for blocks of 5~3."""
+    matrices = (f"{dtype}[6~4, 2, 14~5, 12~4]", f"{dtype}[6~4, 12~4, 14~5]")
+    return (*matrices, "float32[6~4, 2, 3~2, 3~2]", "float32[6~4, 3~2, 3~2]")
 
 
 X = "float32[B, T, 12~4]"
@@ -146,6 +153,11 @@ CASES = (
         FusedExperts("gelu", Dim(2, 1), alpha=0.5, clamp=1.5),
         *(*EXPERTS, "float32[6~4, 2, 14~5, 12~4]", TABLES[2]),
         *("float32[6~4, 2, 14~5]", "float32[6~4, 12~4]"),
+    ),
+    case(QuantizedExperts("silu", Dim(2, 1), block=Dim(5, 3)), *EXPERTS, *in_blocks("int8")),
+    case(
+        QuantizedExperts("relu", clamp=0.7, block=Dim(5, 3), activations=True),
+        *(*EXPERTS, *in_blocks("float8_e4m3fn")),
     ),
 )
 

@@ -1,0 +1,94 @@
+"""Calls of experts in 8 bits, with the interpreter's rounding to float8 mended."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from archsmith.compiler.ir.cost import Sizes
+from archsmith.compiler.ir.dims import Dim
+from archsmith.compiler.ir.quantized import LARGEST, rounded
+from archsmith.compiler.machine.target import Target
+from archsmith.compiler.ops.quantized_experts import QuantizedExperts
+from kernels.checks import Edit, Results, interpreted
+
+# Of sums in float32 in another order, and of a hidden row and a result in the stored dtype.
+CLOSE = {"float32": 2e-6, "float16": 2e-3}
+FLOAT8 = "float8_e4m3fn"
+
+
+def run(
+    rows: int,
+    experts: int,
+    top_k: int,
+    width: int,
+    inner: int,
+    *,
+    format: str = FLOAT8,
+    near: bool = False,
+    block: int = 32,
+    activation: str = "silu",
+    dtype: str = "float16",
+    chosen: tuple[int, ...] | None = None,
+    always: int = 0,
+    target: str | Target = "h200",
+    edit: Edit | None = None,
+) -> tuple[Results, Results]:
+    """Some x is zero for a block, whose scale is then one; `chosen` as for `expert_cases.run`."""
+    draws = np.random.default_rng(1)
+    among = np.arange(experts - always) if chosen is None else np.array(chosen)
+    index = np.stack([draws.permutation(among)[: top_k - always] for _ in range(rows)])
+    last = np.arange(experts - always, experts)
+    index = np.concatenate([index, np.broadcast_to(last, (rows, always))], axis=1)
+    shapes = {"gate_up": (experts, 2, inner, width), "down": (experts, width, inner)}
+    values, types = {"index": index[None]}, {}
+    for name, shape in shapes.items():
+        drawn = draws.standard_normal(shape) * LARGEST[format] / 4
+        values[name] = rounded(np.clip(drawn, -LARGEST[format], LARGEST[format]), format)
+        counts = (*shape[:-2], *(-(-size // block) for size in shape[-2:]))
+        scale = draws.uniform(0.5, 1.5, counts)
+        values[f"{name}_scale"] = scale * 4 / LARGEST[format] / shape[-1] ** 0.5
+        types[name], types[f"{name}_scale"] = f"{format}{[*shape]}", f"float32{[*counts]}"
+    values["x"] = draws.standard_normal((1, rows, width))
+    values["x"][0, rows // 2, :block] = 0
+    order = ("gate_up", "down", "gate_up_scale", "down_scale")
+    with rounding():
+        return interpreted(
+            "triton.quantized_gemm",
+            QuantizedExperts(
+                activation, always=Dim.of(always), block=Dim.of(block), activations=near
+            ),
+            [
+                f"[B, T, {width}]",
+                f"int64[B, T, {top_k}]",
+                f"float32[B, T, {top_k}]",
+                *(types[name] for name in order),
+            ],
+            Sizes(1, rows, rows),
+            dtype=dtype,
+            values=values,
+            target=target,
+            edit=edit,
+        )
+
+
+@contextmanager
+def rounding() -> Iterator[None]:
+    """Let the interpreter round float32 to E4M3 as GPUs do; its own loses what is carried over."""
+    interpreter: Any = importlib.import_module("triton.runtime.interpreter")
+    tl: Any = importlib.import_module("triton.language")
+    own = interpreter._convert_float
+
+    def convert(value: Any, given: Any, wanted: Any, mode: Any) -> Any:
+        if (given, wanted) != (tl.float32, tl.float8e4nv):
+            return own(value, given, wanted, mode)
+        near = torch.from_numpy(value.copy()).to(torch.float8_e4m3fn)
+        return near.view(torch.uint8).numpy()
+
+    with patch.object(interpreter, "_convert_float", convert):
+        yield
