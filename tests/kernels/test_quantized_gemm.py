@@ -39,10 +39,15 @@ SHAPES = [
 ]
 
 
-@pytest.mark.parametrize("format", ["float8", "int8", "activations"])
+@pytest.mark.parametrize("format", ["float8", "activations"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_experts_in_8_bits(shape: tuple[int, ...], format: str) -> None:
+def test_experts_in_float8(shape: tuple[int, ...], format: str) -> None:
     assert differ(*run(*shape, **FORMATS[format])) < CLOSE["float16"]
+
+
+@pytest.mark.parametrize("shape", SHAPES[::2], ids=str)
+def test_experts_in_int8(shape: tuple[int, ...]) -> None:
+    assert differ(*run(*shape, format="int8")) < CLOSE["float16"]
 
 
 @pytest.mark.parametrize("shape", SHAPES[3::3], ids=str)
@@ -103,7 +108,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("change", BROKEN.values(), ids=BROKEN)
 def test_what_is_broken_is_caught(change: tuple[str, str]) -> None:
-    assert not holds(lambda edit: run(17, 2, 2, 40, 40, edit=edit), changed(change), 2e-3)
+    assert not holds(lambda edit: run(17, 2, 1, 40, 40, edit=edit), changed(change), 2e-3)
 
 
 BROKEN_OF_ACTIVATIONS = {
@@ -123,21 +128,21 @@ BROKEN_OF_ACTIVATIONS = {
 @pytest.mark.parametrize("change", BROKEN_OF_ACTIVATIONS.values(), ids=BROKEN_OF_ACTIVATIONS)
 def test_what_is_broken_of_activations_is_caught(change: tuple[str, str]) -> None:
     def once(edit: Any) -> tuple[Results, Results]:
-        return run(17, 2, 2, 40, 40, near=True, edit=edit)
+        return run(17, 2, 1, 40, 40, near=True, edit=edit)
 
     assert not holds(once, changed(change), 2e-3)
 
 
 def test_what_is_whole_holds() -> None:
     """The runs that are broken above, as they are."""
-    assert differ(*run(17, 2, 2, 40, 40)) < 2e-3
-    assert differ(*run(17, 2, 2, 40, 40, near=True)) < 2e-3
+    assert differ(*run(17, 2, 1, 40, 40)) < 2e-3
+    assert differ(*run(17, 2, 1, 40, 40, near=True)) < 2e-3
 
 
 def test_rounding_what_is_multiplied_is_part_of_it() -> None:
     """So tolerances are tight enough to tell."""
-    found, _ = run(17, 2, 2, 40, 40)
-    _, wanted = run(17, 2, 2, 40, 40, near=True)
+    found, _ = run(17, 2, 1, 40, 40)
+    _, wanted = run(17, 2, 1, 40, 40, near=True)
     assert differ(found, wanted) > 1e-2
 
 
