@@ -72,7 +72,7 @@ def packaged(folder: Path) -> Packaged:
     compiler = Compiler.installed(target, numeric=False)
     model = parse_model(read_text(folder / GRAPH), compiler.registry.ops)
     plan = compiler.schedule(model)
-    if {block: _names(chosen(plan, block)) for block in model.blocks} != wanted:
+    if {block: _names(chosen(plan, block)) for block in plan.blocks} != wanted:
         raise ArchsmithError(
             f"{folder} was built with other kernels or another archsmith than is installed{again}"
         )

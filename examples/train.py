@@ -25,7 +25,6 @@ from types import ModuleType
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from archsmith.compiler.driver import Compiler
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch import Tensor
@@ -207,8 +206,7 @@ def train(run: Run, options: argparse.Namespace, out: Path) -> int:
         for group in run.optimizer.param_groups:
             group["lr"] = rate
         with balance.recording(run.model) as routes:
-            logits = run.model(tokens[:, :-1])
-        loss = F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
+            loss = run.model.loss(tokens[:, :-1], tokens[:, 1:])
         (loss + SEQUENCE_LOSS * balance.sequence_loss(routes)).backward()
         torch.nn.utils.clip_grad_norm_(run.model.parameters(), 1.0)
         run.optimizer.step()
@@ -246,8 +244,7 @@ def validated(run: Run) -> float:
     rows = rows.view(-1, LENGTH + 1)[: run.rows * VALIDATION_BATCHES]
     losses = []
     for part in rows.split(run.rows):
-        logits = run.model(part[:, :-1]).flatten(0, 1)
-        losses.append(F.cross_entropy(logits, part[:, 1:].flatten(), reduction="none"))
+        losses.append(run.model.loss(part[:, :-1], part[:, 1:], reduction="none"))
     return float(torch.cat(losses).mean())
 
 

@@ -85,6 +85,9 @@ def _drawn(plan: Plan, key: str, use: Use) -> Code:
     type = types[key]
     if key == "positions":
         return call("draw_positions", name("B"), name("T"), name("S"))
+    if type.dtype == "int64" and not type.row:  # which of the words
+        words, shape = use.operands[1].row[0].size, tuple_of(name("B"), name("T"))
+        return call("torch.randint", words, shape, device=name("DEVICE"))
     if type.dtype == "int64":  # which of the experts
         experts = use.operands[-1].row[0]
         return call("draw_choices", name("B"), name("T"), type.row[0].size, experts.size)

@@ -10,7 +10,7 @@ from typing import Any
 from ..ir.dims import Which
 from ..ir.graph import Graph, Node, Value
 from ..ir.lines import print_call
-from ..ir.model import DRAFT_EMBED, EMBED, HEAD, Block, Param, is_layer, taken
+from ..ir.model import DRAFT_EMBED, EMBED, HEAD, LOSS, Block, Param, is_layer, taken
 from ..ir.reach import caches_read, windows
 from ..ir.types import EIGHT_BITS
 from ..ir.weights import Each
@@ -89,7 +89,7 @@ class Frame:
 
     def tied(self, block: str, param: str) -> str | None:
         """The embedding's parameter that one of the head or of a draft is, if it is one."""
-        if block not in (HEAD, DRAFT_EMBED):
+        if block not in (HEAD, LOSS, DRAFT_EMBED):
             return None
         program = self.block(block).params[param].program
         same = [n for n, p in self.block(EMBED).params.items() if p.program == program]
@@ -190,7 +190,7 @@ class Frame:
         )
 
     def block(self, block: str) -> Block:
-        return self.plan.model.blocks[block]
+        return self.plan.blocks[block]
 
 
 def invariant_nodes(graph: Graph) -> Iterator[Node]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
-from ..ir.model import DRAFT_EMBED, DRAFT_NORM, EMBED, FINAL_NORM, HEAD, is_layer, taken
+from ..ir.model import DRAFT_EMBED, DRAFT_NORM, EMBED, FINAL_NORM, HEAD, LOSS, is_layer, taken
 from ..schedule.code import Code, call, name
 from .frame import Frame, definition
 from .layer import Layer, LayerWriter
@@ -16,6 +16,7 @@ from .values import Name, Source
 
 CALL = re.compile(r"\w+(?=\()")
 HIDDEN = ("hidden",)  # what the head and a draft read, as a variable
+TARGETS = ("targets",)  # what the loss is given behind that
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ class Module(Frame):
     def uses_functional(self) -> bool:
         """Whether any line calls a function of `torch.nn.functional`."""
         sources = [m.body for layer in self.layers for m in layer.methods] + self._bodies
-        return any("F." in line for source in sources for line in source.lines)
+        found = any("F." in line for source in sources for line in source.lines)
+        return found or not self.fused_loss
 
     @property
     def routed(self) -> bool:
@@ -64,7 +66,7 @@ class Module(Frame):
 
     @property
     def _bodies(self) -> list[Source]:
-        return [self.embed_body, self.shared_body, self.head_body]
+        return [self.embed_body, self.shared_body, self.head_body, self.loss_body]
 
     @property
     def _draft_bodies(self) -> list[Source]:
@@ -203,6 +205,31 @@ class Module(Frame):
                 *self._body(HEAD, HIDDEN, ()).lines,
             )
         )
+
+    @property
+    def fused_loss(self) -> bool:
+        """Whether the loss is computed without the logits."""
+        return LOSS in self.plan.blocks
+
+    @property
+    def loss_signature(self) -> Source:
+        return self._definition("_losses", (*self._before_head, *TARGETS))
+
+    @property
+    def loss_body(self) -> Source:
+        """From what the head is given, and targets, to losses, where that needs no logits."""
+        if not self.fused_loss:
+            return Source(())
+        return self._body(LOSS, (*self._before_head, *TARGETS), ())
+
+    @property
+    def head_given(self) -> Code:
+        """The variables that the head is given, as arguments."""
+        return Code(", ".join(name(variable).text for variable in self._before_head))
+
+    @property
+    def _before_head(self) -> tuple[str, ...]:
+        return HIDDEN if self.drafts else self.stream
 
 
 def _schedule(runs: list[str]) -> str:

@@ -20,7 +20,7 @@ from .kernels import kernel_files, operators_file
 from .layout import WIDTH
 from .listing import Tensors
 from .module import Module
-from .values import Json, Name, Prose, Text
+from .values import Json, Name, Prose, Source, Text
 from .write import GRAPH, PLAN, digest
 
 TEMPLATES = (
@@ -36,6 +36,7 @@ TEMPLATES = (
     "formats.py",
     "generate.py",
     "kernels.py",
+    "loss.py",
     "model.py",
     "mxfp4.py",
     "operators.py",
@@ -100,6 +101,8 @@ def emit(
         raise PluginError(f"no installed plugin has a template of {', '.join(missing)}")
     module = Module(plan, which, trace)
     values = _values(module, facts)
+    loss = render(templates["loss.py"], values, python=False)
+    values["loss"] = Source(tuple(loss.rstrip().splitlines()))
     files = {
         "__init__.py": render(templates["__init__.py"], values),
         "cache.py": render(templates["cache.py"], values),
@@ -248,7 +251,7 @@ def _plan(plan: Plan, facts: Facts, files: Mapping[str, str]) -> dict[str, Any]:
         "pipeline": facts.pipeline,
         "parameters": parameters(plan.model),
         "cache_bytes_per_token": cache_bytes(plan.model),
-        "kernels": {block: chosen(plan, block) for block in plan.model.blocks},
+        "kernels": {block: chosen(plan, block) for block in plan.blocks},
         "certificate": facts.certificate,
         "files": {path: digest(text) for path, text in files.items()},
     }

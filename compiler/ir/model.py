@@ -17,7 +17,8 @@ PHASES = ("train", "prefill", "decode")
 EMBED, HEAD = "embed", "head"  # the first and the last entry of every schedule
 FINAL_NORM = "final_norm"  # the entry before the head, where a draft reads what the head does
 DRAFT_EMBED, DRAFT_NORM = "draft_embed", "draft_norm"  # what stands around the layer of a draft
-AROUND = (EMBED, FINAL_NORM, HEAD, DRAFT_EMBED, DRAFT_NORM)  # the blocks that are no layers
+LOSS = "loss"  # what a plan makes of the head, for training
+AROUND = (EMBED, FINAL_NORM, HEAD, DRAFT_EMBED, DRAFT_NORM, LOSS)  # the blocks that are no layers
 
 
 @dataclass(frozen=True)

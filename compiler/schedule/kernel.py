@@ -165,6 +165,8 @@ class GradientKernel(Kernel):
     """The kernel, by name."""
     constant: ClassVar[tuple[str, ...]] = ()
     """Operands of floats, by name, whose gradients it does not compute."""
+    saved: ClassVar[tuple[int, ...]] = ()
+    """The other's results, by number, that it is given too, between operands and gradients."""
     triton = True
     phases = ("train",)
 
@@ -175,6 +177,7 @@ def operands(kernel: Kernel, use: Use) -> dict[str, TensorType]:
     if isinstance(kernel, GradientKernel):
         results = use.op.infer(*use.operands)
         results = results if isinstance(results, tuple) else (results,)
+        given |= {f"result_{i}": results[i] for i in kernel.saved}
         floats = [type for type in results if type.dtype in FLOATS]
         given |= {f"gradient_{i}": type for i, type in enumerate(floats)}
     return given

@@ -10,14 +10,16 @@ from types import MappingProxyType
 
 from ..errors import ArchsmithError
 from ..ir.cost import Cost, Sizes
-from ..ir.model import PHASES, Block, Model
+from ..ir.model import LOSS, PHASES, Block, Model
 from ..ir.op import Op
 from ..ir.types import TensorType
 from ..ir.weights import Each
 from ..machine.roofline import floor, order
 from ..machine.target import Target
 from ..machine.tuned import Address, Tiles
+from ..ops.loss import LinearCrossEntropy
 from .kernel import Config, GradientKernel, Kernel, Use, blamed
+from .loss import loss_block
 
 CALLS: Mapping[str, Sizes] = {phase: Sizes.usual(phase) for phase in PHASES}
 """The calls that kernels are chosen for, where nothing is said of them."""
@@ -50,6 +52,13 @@ class Plan:
     """Tiles that were measured; those that are no candidates here are not used."""
     gradients: Mapping[str, GradientKernel] = field(default_factory=dict)
     """By the name of the kernel whose gradients each computes."""
+    loss: Block | None = None
+    """What the model is trained by, where that needs no logits."""
+
+    @cached_property
+    def blocks(self) -> Mapping[str, Block]:
+        """The blocks that have kernels: the model's, and that of the loss."""
+        return {**self.model.blocks, **({} if self.loss is None else {LOSS: self.loss})}
 
     def kernels(
         self, block: str, phases: tuple[str, ...], node: str
@@ -120,15 +129,16 @@ def select(
     for key in sorted(kernels):
         if not issubclass(kernels[key], GradientKernel):
             by_op.setdefault(kernels[key].implements, []).append(kernels[key]())
+    loss = loss_block(model) if LinearCrossEntropy.name in by_op else None
     choices: list[Choice] = []
-    for block in model.blocks.values():
+    for block in (*model.blocks.values(), *([] if loss is None else [loss])):
         for phase in (phase for phases in block.graphs for phase in phases):
             choices += _chosen(block, phase, by_op, target, calls[phase], model.dtype)
     wanted = {choice.kernel.reference for choice in choices} - {""}
     references = tuple(kernels[name]() for name in sorted(wanted))
     found = [k() for _, k in sorted(kernels.items()) if issubclass(k, GradientKernel)]
     gradients = {k.differentiates: k for k in found if _differentiates(k, choices, target)}
-    return Plan(model, target, tuple(choices), calls, references, tuned, gradients)
+    return Plan(model, target, tuple(choices), calls, references, tuned, gradients, loss)
 
 
 def _differentiates(kernel: GradientKernel, choices: list[Choice], target: Target) -> bool:

@@ -22,7 +22,8 @@ from pydantic_core import CoreSchema, PydanticCustomError
 from .diagnostics import accepted, quoted
 
 MAX_SIZE = 2**31
-RESERVED = ("embed", "head", "final_norm", "draft_embed", "draft_norm")  # blocks around the layers
+# Blocks around the layers.
+RESERVED = ("embed", "head", "final_norm", "draft_embed", "draft_norm", "loss")
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}", re.ASCII)
 ITEM = re.compile(
     rf"({NAME.pattern})\s*(?:\{{([^{{}}]*)\}})?(?:\s+(before|after)\s+({NAME.pattern}))?", re.ASCII

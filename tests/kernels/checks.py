@@ -106,7 +106,8 @@ def gradients(
 
     As `interpreted`; `of` are the operands whose gradients it returns, of which none is to be
     computed of those that are `unwanted`. The gradients of results are drawn, and are in `part_of`
-    as `gradient_0` and so on. PyTorch goes through the emitted reference of the other kernel.
+    as `gradient_0` and so on, and `values` has the results that are saved, as `result_1`. PyTorch
+    goes through the emitted reference of the other kernel.
     """
     family = registry().kernels[kernel]()
     assert isinstance(family, GradientKernel)
@@ -135,7 +136,7 @@ def gradients(
     reference = {f: getattr(module, f).reference for f in forward.functions}
     results = eval(code.text, {**reference, **exact})
     results = results if isinstance(results, tuple) else (results,)
-    along = [exact[key] for key in operands if key not in names]
+    along = [exact[key] for key in operands if key.startswith("gradient_")]
     wanted = torch.autograd.grad(results, leaves, along)
     asked = [torch.zeros(0) if key in unwanted else x for key, x in zip(of, wanted, strict=True)]
     return as_arrays(tuple(found[: len(of)])), as_arrays(tuple(asked))

@@ -27,10 +27,8 @@ NAMES = (
 )
 
 # Kernels whose gradients are kernels too.
-SMALL = {
-    "tiny-llama": ("add_rms_norm", "gated_activation", "rope"),
-    "tiny-deepseek-v2": ("add_rms_norm", "gated_activation", "grouped_experts", "rms_norm", "rope"),
-}
+DENSE = ("add_rms_norm", "fused_linear_cross_entropy", "gated_activation", "rope")
+SMALL = {"tiny-llama": DENSE, "tiny-deepseek-v2": (*DENSE, "grouped_experts", "rms_norm")}
 FAKED = ("test_schema", "test_faketensor")
 
 
@@ -89,7 +87,7 @@ def test_a_model_computes_the_same_with_its_kernels(
         more = model.extend(tokens[:, 5:7], cache)
         last = model.decode(tokens[:, 7], cache)
         with torch.no_grad():
-            return [first, more, last, model(tokens)]
+            return [first, more, last, model(tokens), model.loss(tokens, tokens)]
 
     wanted = answers()
     calls: list[str] = []
@@ -146,7 +144,7 @@ def test_kernels_have_gradients(
 
     def gradients() -> dict[str, torch.Tensor]:
         model.zero_grad()
-        model(tokens).square().mean().backward()
+        model.loss(tokens, tokens.flip(1)).backward()
         return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
 
     wanted = gradients()
@@ -188,7 +186,7 @@ def test_a_training_step_is_one_graph(
     tokens = torch.randint(0, package.Config.vocab_size, (1, 3))
 
     def loss(tokens: torch.Tensor) -> torch.Tensor:
-        return model(tokens).square().mean()
+        return model.loss(tokens, tokens.flip(1))
 
     def gradients(function: Callable[[torch.Tensor], torch.Tensor]) -> list[torch.Tensor]:
         return list(torch.autograd.grad(function(tokens), list(model.parameters())))

@@ -26,6 +26,7 @@ from archsmith.compiler.ops.elementwise import (
 )
 from archsmith.compiler.ops.experts import Experts, FusedExperts
 from archsmith.compiler.ops.linear import Einsum, Embed
+from archsmith.compiler.ops.loss import LinearCrossEntropy
 from archsmith.compiler.ops.moe import SCORES, Route, Router
 from archsmith.compiler.ops.norm import AddRmsNorm, LayerNorm, RmsNorm
 from archsmith.compiler.ops.position import Rope, Rotations
@@ -101,6 +102,10 @@ CASES = (
     case(Embed(), "int64[B, T]", "float32[11~9, 12~4]"),
     case(Split((Dim(5, 1), Dim(7, 3))), X),
     case(Split((Dim(1, 1), Dim(2, 1)), axis=-2), "float32[B, T, 3~2, 12~4]"),
+    *(
+        case(op, X, "float32[9~5, 12~4]", "int64[B, T]")
+        for op in (LinearCrossEntropy(), LinearCrossEntropy(0.5, 2.0))
+    ),
     case(Unbind(), "float32[B, T, 2, 12~4]"),
     case(Unbind(axis=-1), "float32[B, T, 12~4, 3]"),
     case(Concat(), X, "float32[B, T, 3~2]", X),
