@@ -47,8 +47,10 @@ def hold(plan: Plan, found: list[Compiled]) -> None:
     """Assert that kernels fit the target, spill nothing and multiply as it does best."""
     wide, narrow = INSTRUCTIONS[plan.target.name]
     used = [kernel for kernel in plan.emitted() if kernel.triton]
-    files = {stem for kernel in used for stem in (kernel.stem(), *kernel.parts)}
-    assert {kernel.file for kernel in found} == files
+    files = {kernel.file for kernel in found}
+    stems = {kernel.stem() for kernel in used}
+    parts = {part for kernel in used for part in kernel.parts}
+    assert stems <= files <= stems | parts  # a part may launch nothing itself
     rows = set()
     for kernel in found:
         assert kernel.shared <= plan.target.shared_memory, kernel
