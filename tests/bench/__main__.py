@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from datetime import date
@@ -37,7 +38,7 @@ def main(arguments: Sequence[str], measure: Measure | None = None) -> None:
         measure or measurer(registry.templates),
         rounds=given.rounds,
     )
-    command = " ".join(["python -m tests.bench", *arguments])
+    command = shlex.join(["python", "-m", "tests.bench", *arguments])
     show(found, command, date.today())
     if given.json:
         text = json.dumps(as_json(found, command, date.today()), indent=1)

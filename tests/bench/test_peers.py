@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 from archsmith.compiler.emit.measure import Job, Machine, Measure, Times
 from archsmith.compiler.errors import ProofError
 from archsmith.compiler.ir.cost import Sizes
@@ -21,6 +22,7 @@ from bench import __main__ as command
 from bench import facts
 from bench.cases import BACKWARD, Case, experts, of_experts, small
 from bench.compare import OURS, PYTORCH, Comparison, Peer, Row, compare, installed_peers
+from bench.peers import deep_gemm, grouped_mm
 from bench.report import as_json, show
 from measuring import CARD, by, inside
 
@@ -209,6 +211,25 @@ def test_every_adapter_says_what_it_is() -> None:
     assert {case.op.name for case in small() if case.gradients} == BACKWARD.keys()
 
 
+def test_groups_that_begin_at_multiples_are_the_same_experts() -> None:
+    """DeepGEMM's form, by a product that spoils every row of no group."""
+    draws = torch.Generator().manual_seed(0)
+    x, weight = (torch.randn(9, size, generator=draws) for size in (16, 2))
+    index = torch.rand(9, 5, generator=draws).topk(2).indices
+    gate_up, down = (torch.randn(5, *s, generator=draws) for s in ((24, 16), (16, 12)))
+
+    def product(rows: torch.Tensor, weight: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
+        assert len(rows) == len(groups)
+        for block in groups.split(4):
+            assert len(set(block.tolist()) - {-1}) <= 1
+        found = torch.einsum("mk,mnk->mn", rows, weight[groups])
+        return torch.where(groups[:, None] >= 0, found, float("nan"))
+
+    found = deep_gemm.layer("silu", product, 4)(x, index, weight, gate_up, down)
+    wanted = grouped_mm.experts(x, index, weight, gate_up, down)
+    torch.testing.assert_close(found, wanted)
+
+
 def test_the_command(
     registry: Registry, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -217,7 +238,7 @@ def test_the_command(
     command.main([*asked, "--peer", "native"], by(clock))
     out = capsys.readouterr().out
     assert "4,000 GB/s and 800 TFLOP/s" in out
-    assert f"    python -m tests.bench {' '.join(asked)} --peer native" in out
+    assert "    python -m tests.bench small --case 'RMS norm, 4,096' --way forward --json" in out
     rows = json.loads(path.read_text())["rows"]
     assert [row["case"] for row in rows] == ["RMS norm, 4,096", "add and RMS norm, 4,096"]
     assert rows[0]["bytes"] == 2 * 2 * 16384 * 4096 + 2 * 4096
