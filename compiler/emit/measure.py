@@ -156,7 +156,7 @@ def _operand(
         last = operands[-1].row
         found["of"] = sizes.context if kind == "positions" else last[0].size
     elif type.shape == type.row:
-        kind = "weight"
+        kind = "scale" if key.endswith("_scale") else "weight"
     else:
         kind = "context" if CONTEXT in type.shape else "rows"
     return {**found, "kind": kind}

@@ -51,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     of_experts = kinds.add_parser("experts", help="of published models, by tokens of a call")
     of_experts.add_argument("--model", nargs="+", choices=EXPERTS, default=list(EXPERTS))
     of_experts.add_argument("--tokens", type=int, nargs="+", default=list(TOKENS))
+    of_experts.add_argument("--float8", action="store_true", help="forward, in 8 bits")
     of_small = kinds.add_parser("small", help="norms, activations, rotations, routers")
     of_small.add_argument("--case", help="those whose names hold this")
     for kind in (of_experts, of_small):
@@ -70,6 +71,8 @@ def _cases(given: argparse.Namespace, memory: float) -> list[Case]:
         named = [case for case in small() if not given.case or given.case in case.name]
         return [case for case in named if bool(case.gradients) in wanted]
     found = []
+    if given.float8:
+        return [experts(m, given.tokens, float8=True, memory=memory) for m in given.model]
     for model in given.model:
         for backward in wanted:
             tokens = [n for n in given.tokens if n >= TRAINED or not backward]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from archsmith.compiler.ir.cost import Cost, Sizes
@@ -15,6 +15,7 @@ from archsmith.compiler.ops.experts import FusedExperts
 from archsmith.compiler.ops.moe import Router
 from archsmith.compiler.ops.norm import AddRmsNorm, RmsNorm
 from archsmith.compiler.ops.position import Rope
+from archsmith.compiler.ops.quantized_experts import QuantizedExperts
 
 TOKENS = (1, 8, 16, 32, 128, 512, 4096, 8192, 32768)
 DECODED = 512  # tokens, up to which each is its own row of a batch
@@ -51,6 +52,11 @@ class Case:
     def dtype(self) -> str:
         return self.operands[0].dtype
 
+    @property
+    def multiplied(self) -> str:
+        """What its products are computed in, as a target names it."""
+        return "float8" if getattr(self.op, "activations", False) else self.dtype
+
     def phase(self, sizes: Sizes) -> str:
         if self.gradients:
             return "train"
@@ -76,19 +82,25 @@ def experts(
     tokens: Sequence[int] = TOKENS,
     *,
     backward: bool = False,
-    dtype: str = "bfloat16",
+    float8: bool = False,
     memory: float | None = None,
 ) -> Case:
-    """The experts of a model, all of them or as many as fit half of a memory of so many bytes."""
+    """The experts of a model, all of them or as many as fit half of a memory of so many bytes.
+
+    In float8 both weights, with a scale for each 128 by 128, and what they multiply.
+    """
     every, top_k, width, inner = EXPERTS[model]
     count = every
     if memory:
-        count = max(min(count, int(memory / 2 / (3 * width * inner * BYTES[dtype]))), top_k)
+        count = max(min(count, int(memory / 2 / (3 * width * inner * 2))), top_k)
     calls = tuple(
         Sizes(n, 1, n) if n <= DECODED and not backward else Sizes(1, n, n) for n in tokens
     )
-    name = f"experts, {model}" + (f", {count} of {every}" if count < every else "")
-    return of_experts(name, count, top_k, width, inner, calls, backward, dtype)
+    name = f"experts{' in float8' * float8}, {model}" + (
+        f", {count} of {every}" if count < every else ""
+    )
+    of = of_experts(name, count, top_k, width, inner, calls, backward)
+    return in_float8(of) if float8 else of
 
 
 def of_experts(
@@ -111,6 +123,19 @@ def of_experts(
     gradients = ("x", "weight", "gate_up", "down") if backward else ()
     op = FusedExperts("silu")
     return Case(name, op, _types(*types), calls, gradients, compiled=False)
+
+
+def in_float8(case: Case) -> Case:
+    """The same experts in 8 bits, whose gate and up are whole blocks of 128 rows each."""
+    x, index, weight, gate_up, down = case.operands
+    count, _, inner, width = (axis.size for axis in gate_up.row)
+    narrow = (replace(type, dtype="float8_e4m3fn") for type in (gate_up, down))
+    rows, columns = -(-inner // 128), -(-width // 128)
+    scales = _types(
+        f"float32[{count}, 2, {rows}, {columns}]", f"float32[{count}, {columns}, {rows}]"
+    )
+    op = QuantizedExperts("silu", block=Dim.of(128), activations=True)
+    return replace(case, op=op, operands=(x, index, weight, *narrow, *scales))
 
 
 def small(dtype: str = "bfloat16") -> list[Case]:

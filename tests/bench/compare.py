@@ -26,6 +26,7 @@ OURS, PYTORCH, COMPILED = "ours", "PyTorch", "compiled PyTorch"
 PEERS = Path(__file__).with_name("peers")
 DIFFERS = {"bfloat16": 2.0**-5, "float16": 2.0**-8}  # four roundings; else of float32's sums
 SUMS = 1e-4
+NARROW = 2.0**-4  # of what is rounded to float8 between products: a neighbour is as near there
 COPIED, MULTIPLIED = 1 << 30, 8192  # elements of a copy, rows and columns of a product
 
 
@@ -59,11 +60,6 @@ class Peer:
     def version(self) -> str | None:
         found = importlib.metadata.packages_distributions().get(self.adapter.MODULE)
         return importlib.metadata.version(found[0]) if found else None
-
-    def differs(self, dtype: str) -> float:
-        """By how much its results may differ from ours."""
-        usual = DIFFERS.get(dtype, SUMS)
-        return float(getattr(self.adapter, "DIFFERS", usual))
 
 
 @dataclass(frozen=True)
@@ -165,7 +161,8 @@ def _ceilings(
     for found in every:
         assert isinstance(found, Times)
         taken[found.key] = found.seconds[PYTORCH]
-    peak = {**target.peak, "bfloat16": 2 * MULTIPLIED**3 / taken["product"]}
+    reached = 2 * MULTIPLIED**3 / taken["product"] / target.peak["bfloat16"]
+    peak = {dtype: reached * each for dtype, each in target.peak.items()}  # of others as of this
     return machine, replace(target, bandwidth=4 * COPIED / taken["copy"], peak=peak), True
 
 
@@ -219,14 +216,13 @@ def _case(
     packages = {"ours": ours.files(plan, registry), "peers": texts}
     device = "cuda" if target.triton else "cpu"
     results = measure(Job(device, case.dtype, packages, calls, **settings))
-    allowed = {peer.name: peer.differs(case.dtype) for peer in asked}
     done = 0
     try:
         next(results)
         for sizes, times in zip(case.calls, results, strict=False):
             assert isinstance(times, Times)
             done += 1
-            yield _row(case, sizes, chip, times, absent, allowed)
+            yield _row(case, sizes, chip, times, absent)
     except ProofError as error:  # the process died: a peer's launch may break what all share
         why = str(error).splitlines()[-1].strip()
         for sizes in case.calls[done:]:
@@ -240,16 +236,16 @@ def _row(
     chip: Target | None,
     times: Times,
     absent: Mapping[str, str],
-    allowed: Mapping[str, float],
 ) -> Row:
     """What was measured, without the times of what computes something else."""
-    usual = DIFFERS.get(case.dtype, SUMS)
+    narrow = case.multiplied == "float8"
+    allowed = NARROW if narrow else DIFFERS.get(case.dtype, SUMS)
     wrong = {
         name: f"computes something else: it differs by {by:.2g}"
         for name, by in times.differ.items()
-        if by > allowed.get(name, usual)
+        if by > allowed
     }
     seconds = {name: each for name, each in times.seconds.items() if name not in wrong}
-    least = floor(case.work(sizes), case.dtype, chip) if chip else None
+    least = floor(case.work(sizes), case.multiplied, chip) if chip else None
     failed = {**absent, **times.failed, **wrong}
     return Row(case, sizes, least, seconds, failed, times.differ, times.uncaptured)

@@ -24,9 +24,17 @@ JOBS = {
     "deepseek-v3": "V3",
     "mixtral-8x7b": "Mixtral",
     "gradients": "gradients",
+    "float8_e4m3fn-activations": "V2-Lite, float8",
 }
-FILES = ("grouped_gemm", "rms_norm", "add_rms_norm", "gated_activation")
-BESIDE = ("_sort", "_combine", "_add_sums")  # kernels that take little beside the others
+FILES = ("grouped_gemm", "quantized_gemm", "rms_norm", "add_rms_norm", "gated_activation")
+BESIDE = (
+    "_sort",
+    "_count",
+    "_place",
+    "_combine",
+    "_add_sums",
+    "_in_float8",
+)  # kernels that take little beside the others
 TOKENS = (1, 8, 32, 512, 4096, 32768)
 
 # Of a processor of compute capability 9.0 (CUDA C++ Programming Guide, technical specifications):
@@ -111,7 +119,7 @@ def programs(registers: int, warps: int, shared: int, target: Target) -> int:
 
 
 def _moved(registry: Registry, target: Target) -> Iterator[Sequence[str]]:
-    cases = [experts(model, TOKENS) for model in EXPERTS]
+    cases = [experts(model, TOKENS, float8=narrow) for narrow in (False, True) for model in EXPERTS]
     cases += [case for case in small() if not case.gradients]
     for case in cases:
         yield from _calls(case, registry, target)
@@ -123,7 +131,7 @@ def _calls(case: Case, registry: Registry, target: Target) -> Iterator[Sequence[
         kernel = ours.choice(plan, case.phase(sizes)).kernel
         taken = kernel.cost(case.op, case.operands, sizes, target)
         work = case.work(sizes)
-        least = floor(work, case.dtype, target)
+        least = floor(work, case.multiplied, target)
         assert least is not None
         yield (
             case.name,

@@ -35,7 +35,7 @@ def show(found: Comparison, command: str, day: date) -> None:
         rates = found.target.bandwidth / 1e9, found.target.peak["bfloat16"] / 1e12
         console.print(
             "\nFloors are by what a copy and a product of 8,192 reach in the same run:"
-            " {:,.0f} GB/s and {:,.0f} TFLOP/s.".format(*rates)
+            " {:,.0f} GB/s and {:,.0f} TFLOP/s, in float8 twice that.".format(*rates)
         )
 
 

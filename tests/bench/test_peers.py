@@ -20,7 +20,7 @@ from archsmith.compiler.ir.cost import Sizes
 from archsmith.compiler.plugins import Registry
 from bench import __main__ as command
 from bench import facts
-from bench.cases import BACKWARD, Case, experts, of_experts, small
+from bench.cases import BACKWARD, Case, experts, in_float8, of_experts, small
 from bench.compare import OURS, PYTORCH, Comparison, Peer, Row, compare, installed_peers
 from bench.peers import deep_gemm, grouped_mm
 from bench.report import as_json, show
@@ -61,7 +61,7 @@ def written(folder: Path, stem: str, text: str) -> Peer:
     path.write_text(text)
     module = ModuleType(stem)
     module.__file__ = str(path)
-    exec(text.replace("from .grouped_mm", "from bench.peers.grouped_mm"), vars(module))
+    exec(text.replace("from .", "from bench.peers."), vars(module))
     return Peer(module.NAME, module)
 
 
@@ -201,7 +201,8 @@ def test_a_process_that_dies_takes_no_other_case_along(registry: Registry) -> No
 def test_every_adapter_says_what_it_is() -> None:
     peers = installed_peers()
     assert len(peers) >= 9
-    ops = {case.op.name: case for case in [experts("v3"), *small()]}
+    cases = [experts("v3"), experts("v3", float8=True), *small()]
+    ops = {case.op.name: case for case in cases}
     for peer in peers:
         assert any(peer.computes(case) for case in ops.values()), peer.name
         assert peer.adapter.INSTALL
@@ -228,6 +229,32 @@ def test_groups_that_begin_at_multiples_are_the_same_experts() -> None:
     found = deep_gemm.layer("silu", product, 4)(x, index, weight, gate_up, down)
     wanted = grouped_mm.experts(x, index, weight, gate_up, down)
     torch.testing.assert_close(found, wanted)
+
+
+def test_experts_in_float8(registry: Registry, interpreted: Measure, tmp_path: Path) -> None:
+    """By a peer that makes them wide again, and does not round what it multiplies."""
+    text = """
+import torch
+from .float8 import in_blocks
+from .grouped_mm import experts
+NAME, MODULE, INSTALL, GRADIENTS = "wide", "torch", "", ()
+def quantized_experts(activation, **rules):
+    def wide(w, scale):
+        return w.float() * scale.repeat_interleave(128, 1).repeat_interleave(128, 2)
+    def run(x, index, weight, gate_up, down, of_gate_up, of_down):
+        return experts(x, index, weight, wide(gate_up, of_gate_up), wide(down, of_down))
+    return in_blocks(**rules), run
+"""
+    peers = [written(tmp_path, "wide", text), *installed_peers(["deep_gemm_fp8"])]
+    target = registry.targets["cpu"]
+    sizes = Sizes(1, 9, 9)
+    case = in_float8(of_experts("narrow", 3, 2, 256, 128, (sizes,), dtype="float32"))
+    (row,) = compare([case], peers, registry, target, interpreted, **QUICK).rows
+    assert set(row.seconds) == {PYTORCH, "wide"}
+    assert 1e-4 < row.differ["wide"] < 2.0**-4
+    assert case.multiplied == "float8"
+    whole = of_experts("wide", 3, 2, 256, 128, (sizes,), dtype="float32").work(sizes)
+    assert case.work(sizes).bytes < whole.bytes / 3
 
 
 def test_the_command(

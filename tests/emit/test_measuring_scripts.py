@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from archsmith.compiler.emit.measure import timed
+from archsmith.compiler.ir.cost import Sizes
 from archsmith.compiler.plugins import Registry
+from bench.cases import experts, in_float8
 
 WEIGHT = {"name": "weight", "kind": "weight", "dtype": "float32", "of": 0}
 ROWS = {"name": "x", "kind": "rows", "dtype": "float32", "shape": [1, 3, 4], "of": 0}
@@ -71,3 +74,25 @@ def test_gradients_are_behind_the_results_along_the_same_directions(registry: Re
     again = results.with_gradients(lambda x, y: y * x, [0])
     torch.testing.assert_close(again(x, y)[1], along * y)
     assert torch.equal(both(x, y)[2], found)
+
+
+@pytest.mark.parametrize("dtype", ["float8_e4m3fn", "int8"])
+def test_weights_in_8_bits_are_drawn_with_scales(registry: Registry, dtype: str) -> None:
+    operands = script(registry, "operands.py")
+    narrow = {**WEIGHT, "dtype": dtype, "shape": [2, 64, 64]}
+    scale = {**WEIGHT, "name": "scale", "kind": "scale", "shape": [2, 1, 1]}
+    ((weight, of),) = operands.operand_sets([narrow, scale], "cpu", 1)
+    assert str(weight.dtype) == f"torch.{dtype}"
+    assert 20 < weight.float().std() < 40
+    assert of.min() > 0
+    assert (weight.float() * of).abs().max() < 1
+
+
+def test_each_operand_is_drawn_as_what_it_is(registry: Registry) -> None:
+    case, kernel = in_float8(experts("v2-lite")), registry.kernels["torch.quantized_experts"]()
+    call = timed("it", kernel, case.op, case.operands, "decode", Sizes(1, 1, 1), [], ["weight"])
+    kinds = [operand["kind"] for operand in call["operands"]]
+    assert kinds == ["rows", "choices", "rows", "weight", "weight", "scale", "scale"]
+    assert call["operands"][1]["of"] == 64
+    assert call["gradients"] == [2]
+    assert call["attributes"]["block"] == 128

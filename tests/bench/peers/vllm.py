@@ -12,6 +12,8 @@ from typing import Any
 
 from torch import Tensor
 
+from .float8 import in_blocks
+
 NAME = "vLLM"
 MODULE = "vllm"
 INSTALL = "pip install vllm, of a version for the torch that is installed"
@@ -32,3 +34,25 @@ def fused_experts(activation: str, **_: Any) -> tuple[Any, Any]:
         return theirs(x, gate_up, down, weight, index)
 
     return arranged, run
+
+
+def quantized_experts(activation: str, **rules: Any) -> tuple[Any, Any]:
+    """By the `quant_config` that it takes since 0.11."""
+    from vllm.model_executor.layers.fused_moe import fused_experts as theirs
+    from vllm.model_executor.layers.fused_moe.config import fp8_w8a8_moe_quant_config
+
+    if activation != "silu":
+        raise ValueError(f"it is called with its default, silu, not {activation}")
+    arranged = in_blocks(**rules)
+
+    def configured(*operands: Tensor) -> Any:
+        x, index, weight, gate_up, down, of_gate_up, of_down = arranged(*operands)
+        config = fp8_w8a8_moe_quant_config(
+            w1_scale=of_gate_up, w2_scale=of_down, block_shape=[128, 128]
+        )
+        return x, gate_up, down, weight, index.int(), config
+
+    def run(x: Tensor, gate_up: Tensor, down: Tensor, weight: Tensor, index: Tensor, c: Any) -> Any:
+        return theirs(x, gate_up, down, weight, index, quant_config=c)
+
+    return configured, run
