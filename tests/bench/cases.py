@@ -12,6 +12,7 @@ from archsmith.compiler.ir.op import Op
 from archsmith.compiler.ir.types import BYTES, TensorType
 from archsmith.compiler.ops.elementwise import GatedActivation
 from archsmith.compiler.ops.experts import FusedExperts
+from archsmith.compiler.ops.loss import LinearCrossEntropy
 from archsmith.compiler.ops.moe import Router
 from archsmith.compiler.ops.norm import AddRmsNorm, RmsNorm
 from archsmith.compiler.ops.position import Rope
@@ -28,6 +29,8 @@ EXPERTS: Mapping[str, tuple[int, int, int, int]] = {
     "mixtral": (8, 2, 4096, 14336),
 }
 """How many there are, how many of them a token has, their width and their inner width."""
+
+HEAD = "bfloat16[B, T, 2048]; bfloat16[102400, 2048]; int64[B, T]"
 
 BACKWARD = {"rms_norm": 3, "add_rms_norm": 4, "gated_activation": 5, "rope": 2}
 """Tensors as large as x that the gradients of a small kernel read or write at least."""
@@ -58,14 +61,14 @@ class Case:
         return "float8" if getattr(self.op, "activations", False) else self.dtype
 
     def phase(self, sizes: Sizes) -> str:
-        if self.gradients:
+        if self.gradients or self.op.name == "linear_cross_entropy":
             return "train"
         return "decode" if sizes.tokens == 1 else "prefill"
 
     def work(self, sizes: Sizes) -> Cost:
         """What no way to compute a call can avoid, gradients included.
 
-        Those of experts take each product twice more, and write what forward read.
+        Those of products take each twice more, and write what forward read.
         """
         forward = self.op.cost(sizes, *self.operands)
         if not self.gradients:
@@ -153,6 +156,10 @@ def small(dtype: str = "bfloat16") -> list[Case]:
     table = "float32[B, T, 32]"
     heads = f"{dtype}[B, T, 128, 64]"
     found += _both("RoPE, 128 heads of 64", Rope(False), (heads, table, table), calls, ("x",))
+    types, calls = _types(*HEAD.split("; ")), (Sizes(1, 8192, 8192),)
+    for wanted in ((), ("x", "weight")):
+        name = "linear cross-entropy, 102,400"
+        found.append(Case(name, LinearCrossEntropy(), types, calls, wanted))
     for name, (width, count), op in (
         ("v2-lite", (2048, 64), router(score="softmax", top_k=6, normalize=False, scale=1.0)),
         ("qwen3-30b", (2048, 128), router(score="softmax", top_k=8, normalize=True, scale=1.0)),

@@ -159,8 +159,7 @@ def test_floors_are_by_rates_of_the_same_run(registry: Registry) -> None:
     found = compare([case], peers, registry, registry.targets["h200"], by(clock, asked=asked))
     assert found.measured
     one, many = found.rows
-    assert one.floor is not None
-    assert many.floor is not None
+    assert one.floor is not None and many.floor is not None  # noqa: PT018
     assert one.floor.seconds == pytest.approx(8 * 3 * 2048 * 768 * 2 / 4e12, rel=0.01)
     assert many.floor.seconds == pytest.approx(32768 * 8 * 6 * 2048 * 768 / 8e14)
     assert [job.rounds for job in asked] == [15] * 3
@@ -201,15 +200,16 @@ def test_a_process_that_dies_takes_no_other_case_along(registry: Registry) -> No
 def test_every_adapter_says_what_it_is() -> None:
     peers = installed_peers()
     assert len(peers) >= 9
-    cases = [experts("v3"), experts("v3", float8=True), *small()]
-    ops = {case.op.name: case for case in cases}
+    every = [experts("v3"), experts("v3", float8=True), *small()]
+    ops = {case.op.name: case for case in every}
     for peer in peers:
         assert any(peer.computes(case) for case in ops.values()), peer.name
         assert peer.adapter.INSTALL
         assert set(peer.adapter.GRADIENTS) <= ops.keys() & vars(peer.adapter).keys()
         missing = importlib.util.find_spec(peer.adapter.MODULE) is None
         assert bool(peer.absent()) == missing
-    assert {case.op.name for case in small() if case.gradients} == BACKWARD.keys()
+    trained = {case.op.name for case in small() if case.gradients}
+    assert trained - {"linear_cross_entropy"} == BACKWARD.keys()
 
 
 def test_groups_that_begin_at_multiples_are_the_same_experts() -> None:
