@@ -8,7 +8,7 @@ import os
 import runpy
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -43,10 +43,15 @@ def by(clock: Clock, *, card: Machine = CARD, asked: list[Job] | None = None) ->
 
 def here(package: Packaged, job: Job) -> Iterator[Machine | Times]:
     """Measure in this process, which has torch and Triton's interpreter loaded."""
+    yield from inside(package.compiler.registry.templates, job)
+
+
+def inside(templates: Mapping[str, str], job: Job) -> Iterator[Machine | Times]:
+    """As `here`, with the scripts of a registry."""
     before = Path.cwd(), list(sys.path)
     scripts = {script.removesuffix(".py") for script in SCRIPTS}
     with tempfile.TemporaryDirectory() as folder:
-        lay_out(job, package.compiler.registry.templates, Path(folder))
+        lay_out(job, templates, Path(folder))
         try:
             os.chdir(folder)
             importlib.invalidate_caches()

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -15,14 +15,14 @@ from typing import Any, TypeAlias
 
 from ..errors import EnvironmentMissing, ProofError
 from ..ir.cost import Sizes
-from ..ir.dims import CONTEXT
+from ..ir.dims import CONTEXT, Dim
 from ..ir.op import Op
 from ..ir.types import TensorType
 from ..machine.target import Target
 from ..schedule.code import name
 from ..schedule.kernel import Kernel, blamed
 
-SCRIPTS = ("measure.py", "machine.py", "operands.py")
+SCRIPTS = ("measure.py", "machine.py", "operands.py", "results.py")
 ROUNDS = 15  # of which the median is taken; in each, every variant has its turn
 MEMORY = 0.15  # by how much a card's memory may differ from what its target states
 LEAST = 1e-3  # seconds of calls in a row: far above what a clock tells apart
@@ -36,7 +36,11 @@ class Variant:
     name: str
     package: str
     way: str
-    """"kernel", "reference" for its path in PyTorch, or "compiled" for that by torch.compile."""
+    """"kernel", "reference" for its path in PyTorch, or "compiled" for that by torch.compile.
+
+    Or "peer": then `package` is a module with a function of the op's name, which is given its
+    attributes and returns two: what is done to operands once, and what is timed.
+    """
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,8 @@ class Times:
     """By how much results differ from those of the first variant that runs: relative, of norms."""
     failed: Mapping[str, str]
     """Why a variant does not run."""
+    uncaptured: Sequence[str] = ()
+    """Those whose calls are no CUDA graph, so that each may wait for the host."""
 
 
 Measure: TypeAlias = Callable[[Job], Iterator[Machine | Times]]
@@ -114,15 +120,19 @@ def timed(
     phase: str,
     sizes: Sizes,
     variants: Sequence[Variant],
+    gradients: Collection[str] = (),
 ) -> dict[str, Any]:
-    """A call of a kernel, as the child makes it."""
+    """A call of a kernel, as the child makes it: with the gradients of these operands, if any."""
     names = op.operand_names()[: len(operands)]
     if len(names) < len(operands):  # of an op that takes any number
         names = tuple(f"x{i}" for i in range(len(operands)))
     with blamed(kernel):
         code = kernel.call(op.at("size"), *map(name, names), phases=(phase,))
+    attributes = op.at("size").attributes().items()
     return {
         "key": key,
+        "op": op.name,
+        "attributes": {k: v.size if isinstance(v, Dim) else v for k, v in attributes},
         "file": kernel.stem() if kernel.functions else None,
         "expression": code.text,
         "fresh": phase != "decode",
@@ -131,6 +141,7 @@ def timed(
             for key, type in zip(names, operands, strict=True)
         ],
         "variants": [vars(variant) for variant in variants],
+        "gradients": [i for i, key in enumerate(names) if key in gradients],
     }
 
 
@@ -142,10 +153,10 @@ def _operand(
     found = {"dtype": type.dtype, "shape": type.sizes("size", **named), "of": 0}
     if type.dtype == "int64":
         kind = "choices" if type.row else "positions" if key == "positions" else "tokens"
-        last = operands[-1].row
-        found["of"] = sizes.context if kind == "positions" else last[0].size
+        rows = [operand.row for operand in operands if operand.row]
+        found["of"] = sizes.context if kind == "positions" else rows[-1][0].size
     elif type.shape == type.row:
-        kind = "weight"
+        kind = "scale" if key.endswith("_scale") else "weight"
     else:
         kind = "context" if CONTEXT in type.shape else "rows"
     return {**found, "kind": kind}

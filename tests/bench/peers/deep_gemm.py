@@ -1,0 +1,70 @@
+"""DeepGEMM's grouped product in bfloat16 (https://github.com/deepseek-ai/DeepGEMM), with a sort.
+
+Not run yet: written from its tests at commit 0274ad7. What stands between its products is PyTorch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .by_expert import by_expert, mixed
+
+NAME = "DeepGEMM"
+MODULE = "deep_gemm"
+INSTALL = "https://github.com/deepseek-ai/DeepGEMM, built from its source"
+GRADIENTS = ()
+
+Product = Callable[[Tensor, Any, Tensor], Tensor]  # rows, weights [E, N, K], groups -> rows
+
+
+def fused_experts(activation: str, **_: Any) -> tuple[Any, Any]:
+    import deep_gemm
+
+    def product(rows: Tensor, weight: Tensor, groups: Tensor) -> Tensor:
+        out = rows.new_empty(len(rows), weight.shape[1])
+        deep_gemm.m_grouped_bf16_gemm_nt_contiguous(rows, weight, out, groups)
+        return out
+
+    return _arranged, layer(activation, product, deep_gemm.get_mk_alignment_for_contiguous_layout())
+
+
+def layer(activation: str, product: Product, align: int) -> Callable[..., Tensor]:
+    """Experts by a product whose groups of rows begin at multiples of `align`."""
+    if activation != "silu":
+        raise ValueError(f"it has no {activation}")
+
+    def run(x: Tensor, index: Tensor, weight: Tensor, gate_up: Any, down: Any) -> Tensor:
+        experts = len(down[0]) if isinstance(down, tuple) else len(down)
+        order, place, groups = aligned(index, experts, align)
+        rows = x.new_zeros(len(groups), x.shape[1])
+        rows[place] = x[order // index.shape[1]]
+        gate, up = product(rows, gate_up, groups).chunk(2, -1)
+        return mixed(product(F.silu(gate) * up, down, groups)[place], order, weight)
+
+    return run
+
+
+def aligned(index: Tensor, experts: int, align: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The choices by expert, the row of each where every expert begins at a multiple of `align`,
+    and the expert of each row, int32, -1 where it has none.
+
+    There are as many rows as the worst of draws needs, so that the host learns nothing.
+    """
+    order, chosen, ends = by_expert(index, experts)
+    counts = ends.diff(prepend=ends.new_zeros(1))
+    padded = (counts + align - 1) // align * align
+    begins = padded.cumsum(0) - padded
+    place = torch.arange(len(order), device=index.device) - (ends - counts)[chosen] + begins[chosen]
+    most = len(order) + min(experts, len(order)) * (align - 1)
+    groups = torch.full((-(-most // align) * align,), -1, dtype=torch.int32, device=index.device)
+    groups[place] = chosen.int()
+    return order, place, groups
+
+
+def _arranged(x: Tensor, index: Tensor, weight: Tensor, gate_up: Tensor, down: Tensor) -> Any:
+    return x.flatten(0, 1), index.flatten(0, 1), weight.flatten(0, 1), gate_up.flatten(1, 2), down

@@ -1,0 +1,58 @@
+"""Experts in Triton by vLLM, with the tiles that it ships for a card.
+
+https://github.com/vllm-project/vllm
+
+Not run yet: written from its source, of which `fused_experts` had these first five arguments from
+0.6 to 0.26. It takes its table for these experts and this card, where there is one, by itself.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from .float8 import in_blocks
+
+NAME = "vLLM"
+MODULE = "vllm"
+INSTALL = "pip install vllm, of a version for the torch that is installed"
+GRADIENTS = ()
+
+
+def fused_experts(activation: str, **_: Any) -> tuple[Any, Any]:
+    from vllm.model_executor.layers.fused_moe import fused_experts as theirs
+
+    if activation != "silu":
+        raise ValueError(f"it is called with its default, silu, not {activation}")
+
+    def arranged(x: Tensor, index: Tensor, weight: Tensor, gate_up: Tensor, down: Tensor) -> Any:
+        index = index.flatten(0, 1).int()
+        return x.flatten(0, 1), index, weight.flatten(0, 1), gate_up.flatten(1, 2), down
+
+    def run(x: Tensor, index: Tensor, weight: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
+        return theirs(x, gate_up, down, weight, index)
+
+    return arranged, run
+
+
+def quantized_experts(activation: str, **rules: Any) -> tuple[Any, Any]:
+    """By the `quant_config` that it takes since 0.11."""
+    from vllm.model_executor.layers.fused_moe import fused_experts as theirs
+    from vllm.model_executor.layers.fused_moe.config import fp8_w8a8_moe_quant_config
+
+    if activation != "silu":
+        raise ValueError(f"it is called with its default, silu, not {activation}")
+    arranged = in_blocks(**rules)
+
+    def configured(*operands: Tensor) -> Any:
+        x, index, weight, gate_up, down, of_gate_up, of_down = arranged(*operands)
+        config = fp8_w8a8_moe_quant_config(
+            w1_scale=of_gate_up, w2_scale=of_down, block_shape=[128, 128]
+        )
+        return x, gate_up, down, weight, index.int(), config
+
+    def run(x: Tensor, gate_up: Tensor, down: Tensor, weight: Tensor, index: Tensor, c: Any) -> Any:
+        return theirs(x, gate_up, down, weight, index, quant_config=c)
+
+    return configured, run

@@ -1,0 +1,98 @@
+"""What the measuring child draws, and how it tells results apart."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from archsmith.compiler.emit.measure import timed
+from archsmith.compiler.ir.cost import Sizes
+from archsmith.compiler.plugins import Registry
+from bench.cases import experts, in_float8
+
+WEIGHT = {"name": "weight", "kind": "weight", "dtype": "float32", "of": 0}
+ROWS = {"name": "x", "kind": "rows", "dtype": "float32", "shape": [1, 3, 4], "of": 0}
+INDEX = {"name": "index", "kind": "choices", "dtype": "int64", "shape": [1, 3, 2], "of": 9}
+
+
+def script(registry: Registry, name: str) -> Any:
+    names: dict[str, Any] = {}
+    exec(registry.templates[name], names)
+    return SimpleNamespace(**names, names=names)
+
+
+def places(sets: list[list[torch.Tensor]], operand: int) -> int:
+    return len({operands[operand].data_ptr() for operands in sets})
+
+
+@pytest.mark.parametrize(
+    ("columns", "weights", "most", "found"),
+    [(1 << 12, 1, 64, 8), (1 << 10, 2, 64, 8), (1 << 7, 16, 64, 16), (1 << 7, 16, 4, 4)],
+)
+def test_experts_are_chosen_anew_and_weights_fill_the_cache(
+    registry: Registry, columns: int, weights: int, most: int, found: int
+) -> None:
+    """A cache of 8 KiB, and weights of up to as much."""
+    operands = script(registry, "operands.py")
+    operands.names["CACHE"] = 1 << 13
+    weight = {**WEIGHT, "shape": [2, columns]}
+    sets = operands.operand_sets([ROWS, INDEX, weight], "cpu", most)
+    assert len(sets) == found
+    assert places(sets, 0) == 1
+    assert places(sets, 2) == min(weights, most)
+    assert len({tuple(index.flatten().tolist()) for _, index, _ in sets}) == found
+    for _, index, _ in sets:
+        assert all(len(set(row)) == 2 for row in index[0].tolist())
+    without = operands.operand_sets([ROWS, weight], "cpu", most)
+    assert len(without) == min(weights, most)
+
+
+def test_results_differ_by_the_largest_of_all(registry: Registry) -> None:
+    results = script(registry, "results.py")
+    results.names["PIECE"] = 5  # so that there are several, and a last one of fewer
+    x, one = torch.randn(3, 4, generator=torch.Generator().manual_seed(0)), torch.ones(2)
+    y = x.clone()
+    y[2, 3] += 0.5
+    wanted = float((x - y).norm() / y.norm())
+    assert results.difference((x.flatten(), one), (y, one)) == pytest.approx(wanted)
+    assert results.difference((x, one), (x, one * 2)) == pytest.approx(0.5)
+    assert results.difference((x * float("nan"),), (x,)) == 1e30
+    with pytest.raises(ValueError, match="zip"):
+        results.difference((x,), (x, one))
+
+
+def test_gradients_are_behind_the_results_along_the_same_directions(registry: Registry) -> None:
+    results = script(registry, "results.py")
+    x, y = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0)).unbind()
+    both = results.with_gradients(lambda x, y: (x * y, torch.zeros(1, dtype=torch.int64)), [1])
+    product, _, found = both(x, y)
+    along = found / x
+    assert torch.equal(product.detach(), x * y)
+    assert along.std() > 0.1
+    again = results.with_gradients(lambda x, y: y * x, [0])
+    torch.testing.assert_close(again(x, y)[1], along * y)
+    assert torch.equal(both(x, y)[2], found)
+
+
+@pytest.mark.parametrize("dtype", ["float8_e4m3fn", "int8"])
+def test_weights_in_8_bits_are_drawn_with_scales(registry: Registry, dtype: str) -> None:
+    operands = script(registry, "operands.py")
+    narrow = {**WEIGHT, "dtype": dtype, "shape": [2, 64, 64]}
+    scale = {**WEIGHT, "name": "scale", "kind": "scale", "shape": [2, 1, 1]}
+    ((weight, of),) = operands.operand_sets([narrow, scale], "cpu", 1)
+    assert str(weight.dtype) == f"torch.{dtype}"
+    assert 20 < weight.float().std() < 40
+    assert of.min() > 0
+    assert (weight.float() * of).abs().max() < 1
+
+
+def test_each_operand_is_drawn_as_what_it_is(registry: Registry) -> None:
+    case, kernel = in_float8(experts("v2-lite")), registry.kernels["torch.quantized_experts"]()
+    call = timed("it", kernel, case.op, case.operands, "decode", Sizes(1, 1, 1), [], ["weight"])
+    kinds = [operand["kind"] for operand in call["operands"]]
+    assert kinds == ["rows", "choices", "rows", "weight", "weight", "scale", "scale"]
+    assert call["operands"][1]["of"] == 64
+    assert call["gradients"] == [2]
+    assert call["attributes"]["block"] == 128
