@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -152,6 +153,7 @@ def test_without_a_gpu_kernels_have_no_time_and_pytorch_has(
     for_gpu: Packaged, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`torch.compile` is only seen to be asked: to load it takes longer than all else."""
+    importlib.import_module("triton")  # which reads how it is to run once
     monkeypatch.setenv("TRITON_INTERPRET", "0")
     asked: list[dict[str, Any]] = []
     monkeypatch.setattr(torch, "compile", lambda f, **options: asked.append(options) or f)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from itertools import product
 from typing import Any
 
 from ...compiler.ir.cost import Cost, Sizes
@@ -51,11 +52,13 @@ class TritonLinearCrossEntropy(Kernel):
     ) -> Iterator[Config]:
         block_m, block_n, block_k, most = _tile(op, operands, target)
         step = (block_m + block_n) * block_k * BYTES[operands[0].dtype]
-        constants = {"BLOCK_M": block_m, "BLOCK_N": block_n, "BLOCK_K": block_k, "GROUP_M": GROUP_M}
-        if described(operands, target):
-            constants["DESCRIBED"] = 1
-        stages = min((target.shared_memory - RESERVED) // step, most)
-        yield Config(constants, num_warps=8, num_stages=max(stages, 2))
+        tile = {"BLOCK_M": block_m, "BLOCK_N": block_n, "BLOCK_K": block_k}
+        copied = {"DESCRIBED": 1} if described(operands, target) else {}
+        stages = max(min((target.shared_memory - RESERVED) // step, most), 2)
+        for group, fewer in product((GROUP_M, 2 * GROUP_M), (0, 1)):
+            if stages - fewer >= 2:
+                constants = {**tile, "GROUP_M": group, **copied}
+                yield Config(constants, num_warps=8, num_stages=stages - fewer)
 
     def key(self, op: LinearCrossEntropy, operands: tuple[TensorType, ...]) -> tuple[int, ...]:
         return tuple(axis.size for axis in operands[1].row)
