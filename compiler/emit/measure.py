@@ -153,8 +153,8 @@ def _operand(
     found = {"dtype": type.dtype, "shape": type.sizes("size", **named), "of": 0}
     if type.dtype == "int64":
         kind = "choices" if type.row else "positions" if key == "positions" else "tokens"
-        last = next(operand.row for operand in reversed(operands) if operand.row)
-        found["of"] = sizes.context if kind == "positions" else last[0].size
+        rows = [operand.row for operand in operands if operand.row]
+        found["of"] = sizes.context if kind == "positions" else rows[-1][0].size
     elif type.shape == type.row:
         kind = "scale" if key.endswith("_scale") else "weight"
     else:
