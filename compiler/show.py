@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import TracebackType
+from typing import Self
 
 from rich.console import Console
 from rich.markup import escape
@@ -11,6 +12,7 @@ from rich.progress import (
     BarColumn,
     DownloadColumn,
     MofNCompleteColumn,
+    ProgressColumn,
     TaskID,
     TextColumn,
     TimeRemainingColumn,
@@ -49,22 +51,16 @@ class Progress:
             self._status.update(doing)
 
 
-class Bytes:
-    """A bar on a terminal: how many bytes of how many, how fast, and how long yet; else silent."""
+class _Bar:
+    """A bar on a terminal, of these columns; else silent."""
 
-    def __init__(self) -> None:
+    def __init__(self, *columns: ProgressColumn) -> None:
         console = Console(stderr=True)
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            DownloadColumn(),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(),
-        )
-        self._bar = Bar(*columns, console=console, disable=not console.is_terminal)
+        shown = TextColumn("{task.description}"), BarColumn(), *columns, TimeRemainingColumn()
+        self._bar = Bar(*shown, console=console, disable=not console.is_terminal)
         self._task: TaskID | None = None
 
-    def __enter__(self) -> Bytes:
+    def __enter__(self) -> Self:
         self._bar.start()
         return self
 
@@ -78,40 +74,24 @@ class Bytes:
 
     def begin(self, doing: str, total: int) -> None:
         self._task = self._bar.add_task(escape(doing), total=total)
+
+
+class Bytes(_Bar):
+    """How many bytes of how many, how fast, and how long yet."""
+
+    def __init__(self) -> None:
+        super().__init__(DownloadColumn(), TransferSpeedColumn())
 
     def advance(self, count: int) -> None:
         if self._task is not None:
             self._bar.advance(self._task, count)
 
 
-class Steps:
-    """A bar on a terminal: how many steps of how many, and how long yet; else silent."""
+class Steps(_Bar):
+    """How many steps of how many, and how long yet."""
 
     def __init__(self) -> None:
-        console = Console(stderr=True)
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-        )
-        self._bar = Bar(*columns, console=console, disable=not console.is_terminal)
-        self._task: TaskID | None = None
-
-    def __enter__(self) -> Steps:
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._bar.stop()
-
-    def begin(self, doing: str, total: int) -> None:
-        self._task = self._bar.add_task(escape(doing), total=total)
+        super().__init__(MofNCompleteColumn())
 
     def advance(self, doing: str) -> None:
         """One step is done, and this is next."""
