@@ -96,3 +96,16 @@ def test_each_operand_is_drawn_as_what_it_is(registry: Registry) -> None:
     assert call["operands"][1]["of"] == 64
     assert call["gradients"] == [2]
     assert call["attributes"]["block"] == 128
+
+
+def test_choices_that_nearly_tie_are_few(registry: Registry) -> None:
+    """Of 200 rows two choose otherwise, with other weights; three are too many."""
+    results = script(registry, "results.py")
+    index, weight = torch.arange(800).view(1, 200, 4), torch.ones(1, 200, 4)
+    other, share = index.clone(), weight.clone()
+    other[0, [5, 77], 1] += 1
+    share[0, [5, 77]] = 3.0
+    assert results.difference((other, share), (index, weight)) == 0
+    assert results.difference((index, share), (index, weight)) == pytest.approx(0.2)
+    other[0, 123, 0] += 1
+    assert results.difference((other, weight), (index, weight)) == 1e30

@@ -20,6 +20,53 @@ def single(target: str) -> Target:
     return replace(registry().targets[target], processors=1)
 
 
+def types(experts: int, top_k: int, width: int, inner: int) -> tuple[str, ...]:
+    """Of x, index, weight, gate_up and down."""
+    return (
+        f"[B, T, {width}]",
+        f"int64[B, T, {top_k}]",
+        f"float32[B, T, {top_k}]",
+        f"[{experts}, 2, {inner}, {width}]",
+        f"[{experts}, {width}, {inner}]",
+    )
+
+
+def choices(
+    draws: np.random.Generator,
+    rows: int,
+    experts: int,
+    top_k: int,
+    always: int,
+    chosen: tuple[int, ...] | None,
+) -> np.ndarray:
+    """Of each row; `chosen` are the experts that tokens choose from, all of them where nothing is
+    said, but for the last `always`, which every token uses."""
+    among = np.arange(experts - always) if chosen is None else np.array(chosen)
+    index = np.stack([draws.permutation(among)[: top_k - always] for _ in range(rows)])
+    last = np.arange(experts - always, experts)
+    return np.concatenate([index, np.broadcast_to(last, (rows, always))], axis=1)
+
+
+def drawn(
+    rows: int,
+    experts: int,
+    top_k: int,
+    width: int,
+    inner: int,
+    batch: int,
+    always: int,
+    chosen: tuple[int, ...] | None,
+) -> dict[str, np.ndarray]:
+    """Choices, as of `choices`, and weights."""
+    draws = np.random.default_rng(1)
+    index = choices(draws, rows, experts, top_k, always, chosen)
+    return {
+        "index": index.reshape(batch, rows // batch, top_k),
+        "gate_up": draws.standard_normal((experts, 2, inner, width)) / width**0.5,
+        "down": draws.standard_normal((experts, width, inner)) / inner**0.5,
+    }
+
+
 def run(
     rows: int,
     experts: int,
@@ -36,29 +83,12 @@ def run(
     part_of: dict[str, int | tuple[int, ...]] | None = None,
     edit: Edit | None = None,
 ) -> tuple[Results, Results]:
-    """`chosen` are the experts that tokens choose from, all of them where nothing is said, but for
-    the last `always`, which every token uses."""
-    draws = np.random.default_rng(1)
-    among = np.arange(experts - always) if chosen is None else np.array(chosen)
-    index = np.stack([draws.permutation(among)[: top_k - always] for _ in range(rows)])
-    last = np.arange(experts - always, experts)
-    index = np.concatenate([index, np.broadcast_to(last, (rows, always))], axis=1)
-    values = {
-        "index": index.reshape(batch, rows // batch, top_k),
-        "gate_up": draws.standard_normal((experts, 2, inner, width)) / width**0.5,
-        "down": draws.standard_normal((experts, width, inner)) / inner**0.5,
-    }
-    types = [
-        f"[B, T, {width}]",
-        f"int64[B, T, {top_k}]",
-        f"float32[B, T, {top_k}]",
-        f"[{experts}, 2, {inner}, {width}]",
-        f"[{experts}, {width}, {inner}]",
-    ]
+    """The experts' kernel, of what `drawn` gives."""
+    values = drawn(rows, experts, top_k, width, inner, batch, always, chosen)
     return interpreted(
         "triton.grouped_gemm",
         FusedExperts(activation, always=Dim.of(always)),
-        types,
+        types(experts, top_k, width, inner),
         Sizes(batch, rows // batch, rows // batch),
         dtype=dtype,
         values=values,

@@ -12,22 +12,13 @@ from archsmith.compiler.ir.dims import Dim
 from archsmith.compiler.ir.types import TensorType
 from archsmith.compiler.ops.experts import FusedExperts
 from kernels.checks import Edit, Results, differ, emitted, gradients, holds, registry
+from kernels.expert_cases import drawn, types
 
 OURS = "triton.grouped_gemm_gradients"
 OF = ("x", "weight", "gate_up", "down")
 # Of sums in float32 in another order; of rows of gate, up and h and of their gradients in the
 # stored dtype, on the way to a sum that is rounded once more.
 CLOSE = {"float32": 3e-6, "float16": 3e-3}
-
-
-def types(experts: int, top_k: int, width: int, inner: int) -> tuple[str, ...]:
-    return (
-        f"[B, T, {width}]",
-        f"int64[B, T, {top_k}]",
-        f"float32[B, T, {top_k}]",
-        f"[{experts}, 2, {inner}, {width}]",
-        f"[{experts}, {width}, {inner}]",
-    )
 
 
 def run(
@@ -46,18 +37,8 @@ def run(
     batch: int = 1,
     edit: Edit | None = None,
 ) -> tuple[Results, Results]:
-    """`chosen` are the experts that tokens choose from, all of them where nothing is said, but for
-    the last `always`, which every token uses."""
-    draws = np.random.default_rng(1)
-    among = np.arange(experts - always) if chosen is None else np.array(chosen)
-    index = np.stack([draws.permutation(among)[: top_k - always] for _ in range(rows)])
-    last = np.arange(experts - always, experts)
-    index = np.concatenate([index, np.broadcast_to(last, (rows, always))], axis=1)
-    values = {
-        "index": index.reshape(batch, rows // batch, top_k),
-        "gate_up": draws.standard_normal((experts, 2, inner, width)) / width**0.5,
-        "down": draws.standard_normal((experts, width, inner)) / inner**0.5,
-    }
+    """The kernel of the experts' gradients, of what `drawn` gives."""
+    values = drawn(rows, experts, top_k, width, inner, batch, always, chosen)
     return gradients(
         OURS,
         FusedExperts(activation, always=Dim.of(always)),
