@@ -23,18 +23,29 @@ def activations(variable: str) -> Mapping[str, Code]:
     }
 
 
-def derivatives(variable: str) -> Mapping[str, Code]:
-    """The derivative of each activation of a variable; that of `relu` at 0 is 0, as PyTorch's."""
+def derivatives(variable: str) -> Mapping[str, Mapping[str, Code]]:
+    """The derivative of each activation of a variable, `slope`, behind the steps that lead to it.
+
+    That of `relu` at 0 is 0, as PyTorch's.
+    """
     x = name(variable)
     normal = call("tl.exp", x * x * -0.5) * (1 / math.sqrt(2 * math.pi))
-    share, bent = call("tl.sigmoid", x), call("tl.sigmoid", _bent(x))
-    slope = (x * x * (3 * 0.044715) + ONE) * STEEP
+    sigmoid, passed, bend = call("tl.sigmoid", x), name("passed"), name("bend")
     return {
-        "silu": share * (x * (ONE - share) + ONE),
-        "gelu": (call("tl.erf", x * math.sqrt(0.5)) + ONE) * 0.5 + x * normal,
-        "gelu_tanh": bent * (x * (ONE - bent) * slope + ONE),
-        "relu": call("tl.where", x > 0.0, 1.0, 0.0),
+        "silu": {"slope": sigmoid * (x * (ONE - sigmoid) + ONE)},
+        "gelu": {"slope": (call("tl.erf", x * math.sqrt(0.5)) + ONE) * 0.5 + x * normal},
+        "gelu_tanh": {
+            "passed": call("tl.sigmoid", _bent(x)),
+            "bend": (x * x * (3 * 0.044715) + ONE) * STEEP,
+            "slope": passed * (x * (ONE - passed) * bend + ONE),
+        },
+        "relu": {"slope": call("tl.where", x > 0.0, 1.0, 0.0)},
     }
+
+
+def in_steps(derivative: Mapping[str, Code]) -> list[tuple[Code, Code]]:
+    """The steps of a derivative as a template writes them: a name, and what it is."""
+    return [(name(step), value) for step, value in derivative.items()]
 
 
 def _bent(x: Code) -> Code:

@@ -11,7 +11,7 @@ from ...compiler.ops.elementwise import GatedActivation
 from ...compiler.schedule.code import Code, as_code, call, tuple_of
 from ...compiler.schedule.kernel import Config, GradientKernel, Use
 from ...compiler.schedule.tiles import width
-from .activations import activations, derivatives
+from .activations import activations, derivatives, in_steps
 from .gated_activation import TritonGatedActivation
 
 
@@ -39,7 +39,7 @@ class GatedActivationGradients(GradientKernel):
         used = sorted({use.op.function for use in uses})
         texts, slopes = activations("gate"), derivatives("gate")
         return {
-            "functions": [(as_code(f), texts[f], slopes[f]) for f in used],
+            "functions": [(as_code(f), texts[f], in_steps(slopes[f])) for f in used],
             "masked": TritonGatedActivation().values(uses, target)["masked"],
         }
 

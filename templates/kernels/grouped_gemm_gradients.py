@@ -18,7 +18,7 @@ from ...compiler.ops.experts import FusedExperts
 from ...compiler.schedule.code import Code, as_code, call, tuple_of
 from ...compiler.schedule.kernel import Config, GradientKernel, Use
 from ...compiler.schedule.tiles import power_of_2
-from .activations import activations, derivatives
+from .activations import activations, derivatives, in_steps
 
 GROUP_M = 8  # tiles of rows whose programs run together
 BLOCK = 1024  # elements of a program between the products: eight for each of its threads
@@ -86,7 +86,7 @@ class GroupedGemmGradients(GradientKernel):
         texts, slopes = activations("gate"), derivatives("gate")
         return {
             "masked": any(_masked(use) for use in uses),
-            "activations": [(as_code(key), texts[key], slopes[key]) for key in used],
+            "activations": [(as_code(key), texts[key], in_steps(slopes[key])) for key in used],
             "block": BLOCK,
         }
 

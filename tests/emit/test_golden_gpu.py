@@ -21,6 +21,7 @@ OTHERS = [
     ("tiny-mixtral", "mi300x"),
     ("tiny-qwen3-moe", "b200"),
     ("tiny-mtp", "h200"),
+    ("gemma-2-9b", "h200"),
 ]
 
 
