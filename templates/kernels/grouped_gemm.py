@@ -13,7 +13,7 @@ from typing import Any
 from ...compiler.ir.cost import Cost, Sizes
 from ...compiler.ir.types import BYTES, TensorType
 from ...compiler.machine.target import Target
-from ...compiler.ops.experts import FusedExperts
+from ...compiler.ops.experts import ExpertsOp, FusedExperts
 from ...compiler.schedule.code import Code, as_code, call
 from ...compiler.schedule.kernel import Config, Kernel, Use
 from ...compiler.schedule.tiles import power_of_2, unable
@@ -45,13 +45,9 @@ class TritonGroupedGemm(Kernel):
             return reason
         if len(operands) > 3 + op.matrices:
             return "it adds no biases to the experts' products"
-        if not op.plain:
-            return "between an expert's products it computes activation(gate) * up and no more"
-        if op.activation not in activations("y"):
-            return f"it has no text for the activation {op.activation}"
         _, width, inner, _ = _sizes(operands)
-        if 2 * inner * width >= LARGEST:
-            return f"an expert of {inner} by {width} is too large to count in 32 bits"
+        if reason := unlike(op, width, inner):
+            return reason
         if any(next(self.configs(op, operands, n, target), None) is None for n in self.ladder):
             return f"no tile fits the shared memory of {target.shared_memory} bytes"
         return None
@@ -104,6 +100,17 @@ class TritonGroupedGemm(Kernel):
 
     def call(self, op: FusedExperts, *operands: Code, phases: tuple[str, ...]) -> Code:
         return call("grouped_experts", *operands, activation=op.activation)
+
+
+def unlike(op: ExpertsOp, width: int, inner: int) -> str | None:
+    """Why experts so wide are not two grouped products with an activation between, or None."""
+    if not op.plain:
+        return "between an expert's products it computes activation(gate) * up and no more"
+    if op.activation not in activations("y"):
+        return f"it has no text for the activation {op.activation}"
+    if 2 * inner * width >= LARGEST:
+        return f"an expert of {inner} by {width} is too large to count in 32 bits"
+    return None
 
 
 def _sizes(operands: tuple[TensorType, ...]) -> tuple[int, int, int, int]:

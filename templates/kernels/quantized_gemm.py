@@ -18,11 +18,10 @@ from ...compiler.schedule.code import Code, as_code
 from ...compiler.schedule.kernel import Config, Kernel, Use
 from ...compiler.schedule.tiles import power_of_2, unable
 from .activations import activations
-from .grouped_gemm import COUNTED
+from .grouped_gemm import COUNTED, unlike
 from .quantized_experts import quantized_call
 
 GROUP_M = 8  # tiles of rows whose programs run together
-LARGEST = 2**31  # elements of one expert, which are counted in 32 bits
 FEW = 32  # rows of a tile that waits for weights, not for its products
 
 
@@ -41,18 +40,14 @@ class TritonQuantizedGemm(Kernel):
     ) -> str | None:
         if reason := unable(operands, target):
             return reason
-        if not op.plain:
-            return "between an expert's products it computes activation(gate) * up and no more"
-        if op.activation not in activations("y"):
-            return f"it has no text for the activation {op.activation}"
+        _, width, inner, _ = _sizes(operands)
+        if reason := unlike(op, width, inner):
+            return reason
         block = op.block.size
         if block < 16 or block != power_of_2(block):
             return f"blocks of {block} are no tiles: they are a power of two from 16 on"
         if op.activations and "fp8" not in target.features:
             return "the target multiplies no numbers of E4M3"
-        _, width, inner, _ = _sizes(operands)
-        if 2 * inner * width >= LARGEST:
-            return f"an expert of {inner} by {width} is too large to count in 32 bits"
         if any(next(self.configs(op, operands, n, target), None) is None for n in self.ladder):
             return f"no tile fits the shared memory of {target.shared_memory} bytes"
         return None
