@@ -16,6 +16,7 @@ from archsmith.compiler.ir.quantized import LARGEST, rounded
 from archsmith.compiler.machine.target import Target
 from archsmith.compiler.ops.quantized_experts import QuantizedExperts
 from kernels.checks import Edit, Results, interpreted
+from kernels.expert_cases import choices
 
 # Of sums in float32 in another order, and of a hidden row and a result in the stored dtype.
 CLOSE = {"float32": 2e-6, "float16": 2e-3}
@@ -36,15 +37,16 @@ def run(
     dtype: str = "float16",
     chosen: tuple[int, ...] | None = None,
     always: int = 0,
+    wrong: tuple[int, int] | None = None,
     target: str | Target = "h200",
     edit: Edit | None = None,
 ) -> tuple[Results, Results]:
-    """Some x is zero for a block, whose scale is then one; `chosen` as for `expert_cases.run`."""
+    """Some x is zero for a block, whose scale is then one; `chosen` as for `expert_cases.run`.
+
+    A number of the gate is none, of the expert and in the row that `wrong` says.
+    """
     draws = np.random.default_rng(1)
-    among = np.arange(experts - always) if chosen is None else np.array(chosen)
-    index = np.stack([draws.permutation(among)[: top_k - always] for _ in range(rows)])
-    last = np.arange(experts - always, experts)
-    index = np.concatenate([index, np.broadcast_to(last, (rows, always))], axis=1)
+    index = choices(draws, rows, experts, top_k, always, chosen)
     shapes = {"gate_up": (experts, 2, inner, width), "down": (experts, width, inner)}
     values, types = {"index": index[None]}, {}
     for name, shape in shapes.items():
@@ -54,6 +56,8 @@ def run(
         scale = draws.uniform(0.5, 1.5, counts)
         values[f"{name}_scale"] = scale * 4 / LARGEST[format] / shape[-1] ** 0.5
         types[name], types[f"{name}_scale"] = f"{format}{[*shape]}", f"float32{[*counts]}"
+    if wrong is not None:
+        values["gate_up"][wrong[0], 0, wrong[1], 0] = np.nan
     values["x"] = draws.standard_normal((1, rows, width))
     values["x"][0, rows // 2, :block] = 0
     order = ("gate_up", "down", "gate_up_scale", "down_scale")

@@ -10,7 +10,7 @@ from archsmith.compiler.ir.dims import Dim
 from archsmith.compiler.ir.types import TensorType
 from archsmith.compiler.ops.quantized_experts import QuantizedExperts
 from kernels.checks import Results, differ, holds, registry
-from kernels.expert_cases import changed
+from kernels.expert_cases import changed, choices
 from kernels.quantized_cases import CLOSE, FLOAT8, run
 
 FORMATS: dict[str, dict[str, Any]] = {
@@ -60,6 +60,17 @@ def test_blocks_of_128(format: str) -> None:
     options = FORMATS[format] | {"block": 128}
     close = CLOSE[options.get("dtype", "float16")]
     assert differ(*run(3, 2, 1, 136, 130, **options)) < close
+
+
+@pytest.mark.parametrize("format", ["float8", "float8 in float32"])
+def test_what_is_no_number_is_none(format: str) -> None:
+    """Of the tokens that use its expert, and of no others. What a GPU multiplies as it is, with
+    activations, Triton's interpreter widens as if it were a number."""
+    (found,), _ = run(6, 4, 1, 40, 40, wrong=(2, 5), **FORMATS[format])
+    lost = choices(np.random.default_rng(1), 6, 4, 1, 0, None)[:, 0] == 2
+    assert 0 < lost.sum() < len(lost)
+    assert np.array_equal(np.isnan(found[0]).all(-1), lost)
+    assert not np.isnan(found[0][~lost]).any()
 
 
 @pytest.mark.parametrize("target", ["a100", "b200", "mi300x"])
