@@ -10,7 +10,7 @@ demo: env
 	$(BIN)/python examples/demo.py
 
 test: env
-	ARCHSMITH_EXPECTS=mlir $(BIN)/python -m pytest -n 2
+	ARCHSMITH_EXPECTS=mlir $(BIN)/python -m pytest -n 2 --dist worksteal
 
 # All passes on a thousand random models of each kind, others than those of the tests; takes a while.
 fuzz: env

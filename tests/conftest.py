@@ -7,8 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-# Probes are small: threads cost more than they give. NumPy reads this as it is imported.
+# Probes and tiny models are small: threads cost more than they give, above all where several
+# processes have them. NumPy and PyTorch read this as they are imported, here and in children.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Kernels run in Triton's interpreter here, which reads these as it is imported, and compile in
 # processes of their own.
 os.environ["TRITON_INTERPRET"] = "1"
