@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import math
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -25,10 +24,8 @@ from archsmith.compiler.schedule.code import name
 from archsmith.compiler.schedule.kernel import GradientKernel, Kernel
 from archsmith.compiler.schedule.kernel import operands as given_to
 from archsmith.compiler.schedule.select import address, use
-from torch.overrides import TorchFunctionMode
+from kernels.guards import Guards, guarded
 
-MARGIN = 1 << 14  # elements on either side of a tensor, which no kernel may touch
-UNTOUCHED = -80.0  # which float8 has as well
 VALUES = {"module": SimpleNamespace(windowed=False)}  # what the templates of references ask for
 DTYPES = {
     "float32": torch.float32,
@@ -178,46 +175,6 @@ def differ(found: Results, wanted: Results) -> float:
     return worst
 
 
-def guarded(tensor: torch.Tensor, wider: int | tuple[int, ...] = 0) -> torch.Tensor:
-    """The same tensor between numbers that are none, as the beginning of axes `wider` at most."""
-    last = (wider,) if isinstance(wider, int) else wider
-    missing = (0,) * (tensor.dim() - len(last))
-    whole = [max(sizes) for sizes in zip(tensor.shape, (*missing, *last), strict=True)]
-    room = torch.empty(MARGIN + math.prod(whole) + MARGIN, dtype=tensor.dtype)
-    lowest = -128 if tensor.dtype == torch.int8 else -(2**40)
-    room.fill_(float("nan") if tensor.is_floating_point() else lowest)
-    inside = room[MARGIN:-MARGIN].view(whole)[tuple(slice(size) for size in tensor.shape)]
-    inside.copy_(tensor)
-    return inside
-
-
-class Guards(TorchFunctionMode):
-    """Gives every new tensor margins, and tells whether they stayed as they were."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._rooms: list[torch.Tensor] = []
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        made = func(*args, **(kwargs or {}))
-        if getattr(func, "__name__", "") not in ("empty", "empty_like", "new_empty", "zeros"):
-            return made
-        if made.dtype == torch.uint8:  # the interpreter's own, of bits that a kernel is given
-            return made
-        room = torch.Tensor.new_full(made, (made.numel() + 2 * MARGIN,), UNTOUCHED)
-        self._rooms.append(room)
-        inside = room[MARGIN:-MARGIN].view(made.shape)
-        if func.__name__ == "zeros":
-            inside.zero_()
-        return inside
-
-    def check(self) -> None:
-        assert self._rooms, "nothing was allocated in a way that is guarded"
-        for room in (room.float() if room.itemsize == 1 else room for room in self._rooms):
-            assert (room[:MARGIN] == UNTOUCHED).all(), "something was written before a tensor"
-            assert (room[-MARGIN:] == UNTOUCHED).all(), "something was written behind a tensor"
-
-
 def emitted(
     kernel: Kernel,
     ops: Mapping[Op, tuple[TensorType, ...]],
@@ -250,10 +207,15 @@ def emitted(
 
 
 @cache
+def _packages() -> tempfile.TemporaryDirectory[str]:
+    """Is removed with the process: the interpreter reads a kernel's source when it runs it."""
+    return tempfile.TemporaryDirectory(prefix="archsmith-kernels-")
+
+
+@cache
 def _imported(files: tuple[tuple[str, str], ...], stem: str) -> ModuleType:
-    root = Path(tempfile.mkdtemp(prefix="archsmith-kernels-"))
-    package = root / f"kernels_{root.name.rpartition('-')[2]}"
-    package.mkdir()
+    root = Path(_packages().name)
+    package = Path(tempfile.mkdtemp(prefix="kernels_", dir=root))
     (package / "__init__.py").touch()
     for file, text in files:
         (package / f"{file}.py").write_text(text)

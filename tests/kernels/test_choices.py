@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 from archsmith.compiler.ops.experts import FusedExperts
-from kernels.checks import Edit, Guards, emitted, guarded, registry
+from kernels.checks import Edit, emitted, registry
 from kernels.expert_cases import changed
+from kernels.guards import Guards, guarded
 from kernels.test_grouped_gemm_choice import types
 
 
