@@ -49,6 +49,9 @@ TEMPLATES = (
     "test_package.py",
     "try_kernels.py",
     "try_on_gpu.py",
+    "try_rings.py",
+    "try_short.py",
+    "try_steps.py",
     "weights.py",
     "README.md",
 )
@@ -122,6 +125,8 @@ def emit(
         "kernels/__init__.py": render(templates["kernels.py"], values),
         "tests/__init__.py": '"""The package\'s checks of itself."""\n',
         "tests/kernels.py": render(templates["try_kernels.py"], values),
+        "tests/short.py": render(templates["try_short.py"], values),
+        "tests/steps.py": render(templates["try_steps.py"], values),
         "tests/test_package.py": render(templates["test_package.py"], values),
         "README.md": render(templates["README.md"], values, python=False),
     }
@@ -136,6 +141,7 @@ def emit(
         files["tests/test_drafts.py"] = render(templates["test_drafts.py"], values)
     if module.windowed:
         files["ring.py"] = render(templates["ring.py"], values)
+        files["tests/rings.py"] = render(templates["try_rings.py"], values)
     files |= kernel_files(plan, values)
     header = _header(plan, facts)
     files = {p: header + t if p.endswith(".py") else t for p, t in files.items()}
