@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from .driver import Compiler
 from .emit.measure import Measure, measurer
+from .emit.measure_decoding import MeasureDecoding, decoding_measurer
 from .emit.package import chosen
 from .emit.write import GRAPH, PLAN
 from .errors import ArchsmithError
@@ -43,6 +44,17 @@ class Packaged:
     def measure(self) -> Measure:
         """What times calls on the machine at hand."""
         return measurer(self.compiler.registry.templates)
+
+    @property
+    def measure_decoding(self) -> MeasureDecoding:
+        """What times steps of the whole package on the machine at hand."""
+        return decoding_measurer(self.compiler.registry.templates)
+
+    @property
+    def sources(self) -> Mapping[str, str]:
+        """All of its Python as it stands there, by path, but for its tests."""
+        files = sorted(self.folder.glob("*.py"))
+        return {**{file.name: read_text(file) for file in files}, **self.kernels}
 
     def demand(self, batch: int, context: int | None) -> Demand:
         """The sizes to measure at; raises `ArchsmithError` for a context that is too long."""

@@ -57,8 +57,20 @@ def tune(folder: Path, output: Path, batch: int, context: int | None) -> None:
 
 @click.command()
 @FOLDER
-@BATCH
-@CONTEXT
+@click.option(
+    "--batch",
+    "batches",
+    type=click.IntRange(1),
+    multiple=True,
+    help="Rows of the calls; with --model several times. [default: 1; --model: 1, 8, 32, 128]",
+)
+@click.option(
+    "--context",
+    type=click.IntRange(1),
+    help="Tokens of each row: new in prefill, cached in decode. [default: 4096; --model: 1024;"
+    " or all that fit]",
+)
+@click.option("--model", "whole", is_flag=True, help="Time decode steps of the whole model.")
 @click.option(
     "--phase",
     "phases",
@@ -73,20 +85,30 @@ def tune(folder: Path, output: Path, batch: int, context: int | None) -> None:
 @JSON
 def bench(
     folder: Path,
-    batch: int,
+    batches: tuple[int, ...],
     context: int | None,
+    whole: bool,
     phases: tuple[str, ...],
     compile: bool,
     output: Path | None,
     as_json: bool,
 ) -> None:
-    """Time each kernel of a package beside PyTorch, and against its floor.
+    """Time each kernel of a package beside PyTorch, and against its floor, or whole decode steps.
 
     \b
       archsmith bench my_model --phase decode -o roofline.svg
+      archsmith bench my_model --model --batch 1 --batch 128
 
     Without a GPU, PyTorch's paths are timed on the CPU.
     """
+    if whole:
+        if phases or output is not None:
+            raise click.UsageError("--model is of decode steps, in a table: no --phase and no -o.")
+        _bench_model(folder, batches, context, compile, as_json)
+        return
+    if len(batches) > 1:
+        raise click.UsageError("--batch is given once, but for --model.")
+
     from ..benchmark import benchmark
     from ..benchmark_views import check_format, draw, show
     from ..packaged import packaged
@@ -96,13 +118,31 @@ def bench(
     if output is not None:
         check_format(output)
     package = packaged(folder)
-    demand = package.demand(batch, context)
+    demand = package.demand(batches[0] if batches else 1, context)
     with Steps() as steps:
         found = benchmark(
             package, demand, phases or PHASES, package.measure, steps, compile=compile
         )
     if output is not None:
         draw(found, output)
+    if as_json:
+        click.echo(json.dumps(found.json(), indent=2))
+    else:
+        show(found)
+
+
+def _bench_model(
+    folder: Path, batches: tuple[int, ...], context: int | None, compile: bool, as_json: bool
+) -> None:
+    from ..packaged import packaged
+    from ..show import Steps
+    from ..throughput import BATCHES, throughput
+    from ..throughput_views import show
+
+    package = packaged(folder)
+    rows = tuple(dict.fromkeys(batches)) or BATCHES
+    with Steps() as steps:
+        found = throughput(package, rows, context, package.measure_decoding, steps, compile=compile)
     if as_json:
         click.echo(json.dumps(found.json(), indent=2))
     else:

@@ -171,7 +171,8 @@ def measurer(
         with tempfile.TemporaryDirectory(prefix="archsmith-") as temporary:
             folder = Path(temporary)
             lay_out(job, templates, folder)
-            yield from _child(folder, environment)
+            for i, data in enumerate(told(folder, SCRIPTS[0], environment)):
+                yield Times(**data) if i else Machine(**data)
 
     return measure
 
@@ -189,11 +190,14 @@ def lay_out(job: Job, templates: Mapping[str, str], folder: Path) -> None:
     (folder / "job.json").write_text(json.dumps(asked))
 
 
-def _child(folder: Path, environment: Mapping[str, str]) -> Iterator[Machine | Times]:
-    """Run the script; raises `EnvironmentMissing` without torch, `ProofError` where it fails."""
+def told(folder: Path, script: str, environment: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    """Run a script there, and give each line of JSON that it prints as it comes.
+
+    Raises `EnvironmentMissing` without torch, `ProofError` where it fails.
+    """
     with (folder / "said.txt").open("w+") as said:
         child = subprocess.Popen(
-            [sys.executable, SCRIPTS[0]],
+            [sys.executable, script],
             cwd=folder,
             stdout=subprocess.PIPE,
             stderr=said,
@@ -202,9 +206,7 @@ def _child(folder: Path, environment: Mapping[str, str]) -> Iterator[Machine | T
         )
         try:
             assert child.stdout is not None
-            for i, line in enumerate(child.stdout):
-                data = json.loads(line)
-                yield Times(**data) if i else Machine(**data)
+            yield from map(json.loads, child.stdout)
             status = child.wait()
         finally:
             child.kill()

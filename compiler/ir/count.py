@@ -97,3 +97,22 @@ def held_bytes(model: Model, sizes: Sizes) -> int:
             row = BYTES[rows.dtype] * math.prod(axis.size for axis in rows.row)
             total += count * sizes.batch * slots * row
     return total
+
+
+def moved_bytes(model: Model, phase: str, sizes: Sizes) -> float:
+    """Bytes that a call moves at least, whatever computes it.
+
+    The weights that its tokens are expected to want and the cached rows are read, its own rows are
+    written; what lies between ops stays on the chip.
+    """
+    parts = {
+        name: parts_read(block.graph(phase), sizes.rows) for name, block in model.blocks.items()
+    }
+    weights = sum(
+        times * parts[block].get(name, 1) * BYTES[param.dtype] * size(param)
+        for block, times in runs(model).items()
+        if block != EMBED  # of a table, only the rows looked up, which is next to nothing
+        for name, param in model.blocks[block].params.items()
+    )
+    earlier = Sizes(sizes.batch, sizes.tokens, sizes.context - sizes.tokens)
+    return weights + held_bytes(model, earlier) + sizes.rows * cache_bytes(model)

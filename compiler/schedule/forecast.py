@@ -11,15 +11,14 @@ from ..ir.count import (
     active_parameters,
     cache_bytes,
     held_bytes,
+    moved_bytes,
     parameters,
-    parts_read,
     runs,
-    size,
     weight_bytes,
 )
 from ..ir.cut import best_cache_bytes
 from ..ir.graph import Graph, Node
-from ..ir.model import EMBED, HEAD
+from ..ir.model import HEAD
 from ..ir.op import Op
 from ..ir.types import BYTES
 from ..machine.roofline import Floor, computed_in, floor
@@ -88,6 +87,8 @@ class Phase:
     tokens: int
     """New ones, of all rows."""
     lines: tuple[Line, ...]
+    moved: float
+    """Bytes that any kernels must move: the weights that are wanted, and the cache."""
     ideal: Floor | None
     """Of any kernels: weights and cache are moved once, nothing else is, nothing is launched."""
 
@@ -197,7 +198,8 @@ def forecast(plan: Plan, demand: Demand = Demand()) -> Forecast:
 
 def _phase(plan: Plan, name: str, sizes: Sizes) -> Phase:
     lines = tuple(_lines(plan, name, sizes))
-    return Phase(sizes.rows, lines, _ideal(plan, name, sizes))
+    moved = moved_bytes(plan.model, name, sizes)
+    return Phase(sizes.rows, lines, moved, _ideal(plan, name, sizes, moved))
 
 
 def _lines(plan: Plan, phase: str, sizes: Sizes) -> Iterator[Line]:
@@ -222,20 +224,9 @@ def _lines(plan: Plan, phase: str, sizes: Sizes) -> Iterator[Line]:
         yield Line(choice, here, count, work, cost, least)
 
 
-def _ideal(plan: Plan, phase: str, sizes: Sizes) -> Floor | None:
+def _ideal(plan: Plan, phase: str, sizes: Sizes, moved: float) -> Floor | None:
     """The time that no kernels can go below: weights and cache must be moved, products computed."""
     model, target = plan.model, plan.target
-    parts = {
-        name: parts_read(block.graph(phase), sizes.rows) for name, block in model.blocks.items()
-    }
-    moved = sum(
-        times * parts[block].get(name, 1) * BYTES[param.dtype] * size(param)
-        for block, times in runs(model).items()
-        if block != EMBED  # of a table, only the rows looked up, which is next to nothing
-        for name, param in model.blocks[block].params.items()
-    )
-    earlier = Sizes(sizes.batch, sizes.tokens, sizes.context - sizes.tokens)
-    moved += held_bytes(model, earlier) + sizes.rows * cache_bytes(model)
     compute = 0.0
     for name, times in runs(model).items():
         graph = model.blocks[name].graph(phase)
@@ -272,6 +263,7 @@ def _json(phase: Phase) -> dict[str, Any]:
         "flops_per_token": work.flops / phase.tokens,
         "bytes": work.bytes,
         "launches": phase.launches,
+        "bytes_of_any_kernels": phase.moved,
         "seconds": phase.seconds,
         "seconds_by_bound": phase.spent,
         "tokens_per_second": phase.tokens_per_second,
