@@ -35,9 +35,14 @@ class Rate:
     """Of the target, where that is what was measured on."""
 
     @property
+    def own(self) -> str:
+        """The way in which the package runs a step here."""
+        return CAPTURED if CAPTURED in self.seconds else EAGER
+
+    @property
     def taken(self) -> float | None:
         """Seconds of a step as the package runs it here."""
-        return self.seconds.get(CAPTURED, self.seconds.get(EAGER))
+        return self.seconds.get(self.own)
 
     @property
     def reached(self) -> float | None:

@@ -45,13 +45,22 @@ def _table(found: Throughput, markdown: bool) -> Table:
         least = rate.floor.seconds if rate.floor else None
         table.add_row(
             f"{rate.demand.batch:,}",
-            *(_number(rate.tokens(way)) for way in ways),
+            *(_cell(rate, way) for way in ways),
             f"{rate.moved / 1e6:,.1f}",
             "-" if least is None else f"{least * 1e3:,.3f}",
             _number(rate.demand.batch / least if least else None),
             "-" if rate.reached is None else f"{100 * rate.reached:.0f} %",
         )
     return table
+
+
+def _cell(rate: Rate, way: str) -> str:
+    """Tokens a second, and how much longer a step takes than the package's own."""
+    seconds = rate.seconds.get(way)
+    text = _number(rate.tokens(way))
+    if seconds is None or not rate.taken or way == rate.own:
+        return text
+    return f"{text} ({seconds / rate.taken:.2f})"
 
 
 def _ways(found: Throughput) -> dict[str, None]:

@@ -24,7 +24,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 TINY = str(EXAMPLES / "tiny-llama.yaml")
 
 SURFACE = {
-    "bench": ["batch", "compile", "context", "json", "output", "phase"],
+    "bench": ["batch", "compile", "context", "json", "model", "output", "phase"],
     "bisect": ["json", "package", "pipeline", "target"],
     "build": [
         *("aot", "dry_run", "force", "json", "output", "pipeline", "proof", "target", "tuned"),

@@ -17,7 +17,7 @@ from pathlib import Path
 from archsmith.compiler.emit.measure import ROUNDS, Measure, measurer
 from archsmith.compiler.plugins import Registry
 
-from . import facts
+from . import facts, whole
 from .cases import EXPERTS, TOKENS, TRAINED, Case, experts, small
 from .compare import compare, installed_peers
 from .report import as_json, show
@@ -27,6 +27,9 @@ def main(arguments: Sequence[str], measure: Measure | None = None) -> None:
     given = _parser().parse_args(arguments)
     if given.what == "facts":
         facts.main(given.write)
+        return
+    if given.what == "model":
+        whole.main(given, arguments)
         return
     registry = Registry.installed()
     target = registry.targets[given.target]
@@ -60,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
         kind.add_argument("--target", default="h200")
         kind.add_argument("--rounds", type=int, default=ROUNDS, help="of which the median is taken")
         kind.add_argument("--json", type=Path, help="a file for all numbers, exact")
+    whole.add_parser(kinds)
     of_facts = kinds.add_parser("facts", help="what our kernels are compiled to, without a GPU")
     of_facts.add_argument("--write", action="store_true", help="into docs/benchmarks.md")
     return parser
