@@ -126,14 +126,14 @@ def test_every_step_is_the_same_operations_on_the_same_memory(package: ModuleTyp
         token = torch.zeros(3, dtype=torch.int64)
     cache = model.new_cache(3, LENGTH)
     cache.count([6, 2, 5])
+    unchanging(model, token, cache)  # what is placed once is placed now
+    cache.truncate([6, 2, 5])
     generate = sys.modules[f"{package.__name__}.generate"]
     choose = generate.Choice(3, meta, 0.7, 0.9, [5, 7], None)
     known = [token, choose.ended, choose._stop, cache.lengths, cache._rows, *buffers(cache)]
     known += model.state_dict().values()
     ways = {"unchanging": (unchanging, 4), "decode": (type(model).decode, 2)}
     traces: dict[str, list[list[str]]] = {name: [] for name in ways}
-    unchanging(model, token, cache)  # what is placed once is placed now
-    cache.truncate([6, 2, 5])
     for name, (way, steps) in ways.items():
         for _ in range(steps):  # past the end of a ring
             with Trace(known) as trace:
