@@ -24,7 +24,7 @@ class GluonLatentAttention(Kernel):
     name = "gluon.latent_attention"
     implements = "attend"
     functions = ("latent_attention",)
-    parts = ("gluon",)
+    parts = ("gluon", "latent_split")
     triton = True
     reference = "triton.decode_attention"
     phases = ("decode",)

@@ -49,7 +49,7 @@ def test_no_score_is_computed_twice(ahead: Ahead, dtype: str, oldest: bool) -> N
     )
     asked = [call for found in uses for call in calls(kernel, found, CALLS, ("decode",))]
     found = ahead(f"gluon-{dtype}", files, asked, chip, oldest)
-    splits = [kernel for kernel in found if kernel.kernel == "_split"]
+    splits = [kernel for kernel in found if kernel.kernel == "split"]
     assert {kernel.options["KEY"] for kernel in splits} == {512, 128}
     for made in found:
         assert made.spills == 0, made
