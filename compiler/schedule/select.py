@@ -76,6 +76,11 @@ class Plan:
         found = {choice.kernel.name: choice.kernel for choice in self.choices}
         yield from (found[name] for name in sorted(found))
 
+    def launched(self) -> Iterator[Kernel]:
+        """Each Triton kernel that an op was given, or that stands in for such a one, by name."""
+        found = {other.name: other for kernel in self.used() for other in self.chain(kernel)}
+        yield from (found[name] for name in sorted(found) if found[name].triton)
+
     def emitted(self) -> Iterator[Kernel]:
         """Each kernel that has a file in the package once, by name."""
         others = *self.references, *self.gradients.values()
