@@ -117,8 +117,8 @@ def calls_of(plan: Plan) -> list[Any]:
             continue
         usual = plan.calls[choice.phase]
         gradient = plan.gradients.get(choice.kernel.name) if choice.phase == "train" else None
-        for kernel in (choice.kernel, gradient):
-            if kernel is None:
+        for kernel in (*plan.chain(choice.kernel), gradient):
+            if kernel is None or not kernel.triton:
                 continue
             use = plan.use(choice, kernel)
             for sizes in _reaching(use, usual):

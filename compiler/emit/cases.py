@@ -17,16 +17,15 @@ from .values import Name, Source
 def cases(plan: Plan) -> list[tuple[Name, Source]]:
     """A method for each kernel: what it is called, and its statements, in a loop over calls."""
     found = []
-    for kernel in plan.used():
-        if kernel.triton:
-            lines = [line for use in plan.uses(kernel) for line in _lines(plan, kernel, use)]
-            found.append((Name(f"test_{kernel.functions[0]}"), Source(tuple(lines))))
+    for kernel in plan.launched():
+        lines = [line for use in plan.uses(kernel) for line in _lines(plan, kernel, use)]
+        found.append((Name(f"test_{kernel.functions[0]}"), Source(tuple(lines))))
     return found
 
 
 def imports(plan: Plan) -> Source:
     """Of the functions of the Triton kernels in use."""
-    functions = {kernel.functions[0] for kernel in plan.used() if kernel.triton}
+    functions = {kernel.functions[0] for kernel in plan.launched()}
     return Source(tuple(statement(f"from ..kernels import {', '.join(sorted(functions))}", 0)))
 
 
@@ -37,13 +36,16 @@ def _lines(plan: Plan, kernel: Kernel, use: Use) -> Iterator[str]:
         dict.fromkeys(
             choice.phase
             for choice in plan.choices
-            if choice.kernel.name == kernel.name and plan.use(choice) == use
+            if kernel.name in (k.name for k in plan.chain(choice.kernel))
+            and plan.use(choice, kernel) == use
         )
     )
     code = kernel.call(use.op.at("size"), *map(name, names), phases=phases)
     function, _, arguments = code.text.partition("(")
     drawn = {key: _drawn(plan, key, use) for key in names}
-    once = [key for key, code in drawn.items() if not re.search(r"\b[BTS]\b", code.text)]
+    parts = use.op.beginnings()
+    whole = {key: code for key, code in drawn.items() if key not in parts}
+    once = [key for key, code in whole.items() if not re.search(r"\b[BTS]\b", code.text)]
     for key in once:  # weights, the same for all calls
         yield from statement(f"{key} = {drawn[key].text}", 8)
     context = "S" if any(re.search(r"\bS\b", code.text) for code in drawn.values()) else "_"
@@ -83,6 +85,8 @@ def _drawn(plan: Plan, key: str, use: Use) -> Code:
     """A random operand."""
     types = dict(zip(use.op.operand_names(), use.operands, strict=False))
     type = types[key]
+    if whole := use.op.beginnings().get(key):
+        return name(whole)[..., : type.row[-1].size]
     if key == "positions":
         return call("draw_positions", name("B"), name("T"), name("S"))
     if type.dtype == "int64" and not type.row:  # which of the words

@@ -137,7 +137,11 @@ def timed(
         "expression": code.text,
         "fresh": phase != "decode",
         "operands": [
-            {"name": key, **_operand(key, type, operands, sizes)}
+            {
+                "name": key,
+                **_operand(key, type, operands, sizes),
+                "begins": op.beginnings().get(key),
+            }
             for key, type in zip(names, operands, strict=True)
         ],
         "variants": [vars(variant) for variant in variants],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -71,6 +71,13 @@ class Op:
     def trained(self, operand: str) -> bool:
         """Whether a parameter that is this operand has a gradient; else it starts as a constant."""
         return True
+
+    def beginnings(self) -> Mapping[str, str]:
+        """Operands whose rows are the first columns of another's, by the names of both.
+
+        Who draws operands must know; whoever reads the other need not read them.
+        """
+        return {}
 
     def reach(self) -> Dim | None:
         """How many of the last rows of a context a token's result depends on; None: on all."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -93,6 +94,9 @@ class Attend(Op):
 
     def initial(self, operand: str) -> str:
         return "zeros"
+
+    def beginnings(self) -> Mapping[str, str]:
+        return {"v": "k"} if self.value_in_key else {}
 
     def reach(self) -> Dim | None:
         return self.window

@@ -175,7 +175,7 @@ def forecast(plan: Plan, demand: Demand = Demand()) -> Forecast:
     """Add up what the kernels of a plan take, at the model's real sizes."""
     model = plan.model
     held_in = 1.0
-    uses = [use for kernel in plan.used() if kernel.triton for use in plan.uses(kernel)]
+    uses = [use for kernel in plan.launched() for use in plan.uses(kernel)]
     tiles = [config for use in uses for _, config in use.tiles]
     if demand.cache_bits is not None:
         held_in = demand.cache_bits / (8 * BYTES[model.dtype])

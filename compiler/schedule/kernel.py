@@ -73,7 +73,8 @@ class Kernel:
     triton: ClassVar[bool] = False
     """Whether its file holds Triton kernels, which run on a GPU alone."""
     reference: ClassVar[str] = ""
-    """The kernel, by name, whose function is this one's path in PyTorch."""
+    """The kernel, by name, whose function is this one's path where it cannot run: in PyTorch, or
+    in Triton and from there in PyTorch. It serves all ops that this one does."""
     parts: ClassVar[tuple[str, ...]] = ()
     """Stems of templates beside its own: each becomes a file too, which other files import."""
     phases: ClassVar[tuple[str, ...]] = ("train", "prefill", "decode")

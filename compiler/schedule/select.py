@@ -47,7 +47,7 @@ class Plan:
     choices: tuple[Choice, ...]
     calls: Mapping[str, Sizes] = field(default_factory=lambda: dict(CALLS))
     references: tuple[Kernel, ...] = ()
-    """Kernels that no op was given, but that are the path in PyTorch of one that was."""
+    """Kernels that no op was given, but that are the path elsewhere of one that was."""
     tuned: Tiles = field(default_factory=dict)
     """Tiles that were measured; those that are no candidates here are not used."""
     gradients: Mapping[str, GradientKernel] = field(default_factory=dict)
@@ -76,6 +76,11 @@ class Plan:
         found = {choice.kernel.name: choice.kernel for choice in self.choices}
         yield from (found[name] for name in sorted(found))
 
+    def launched(self) -> Iterator[Kernel]:
+        """Each Triton kernel that an op was given, or that stands in for such a one, by name."""
+        found = {other.name: other for kernel in self.used() for other in self.chain(kernel)}
+        yield from (found[name] for name in sorted(found) if found[name].triton)
+
     def emitted(self) -> Iterator[Kernel]:
         """Each kernel that has a file in the package once, by name."""
         others = *self.references, *self.gradients.values()
@@ -88,9 +93,16 @@ class Plan:
         found = {
             (choice.op, choice.operands): self.use(choice, kernel)
             for choice in self.choices
-            if choice.kernel.name == name
+            if name in (k.name for k in self.chain(choice.kernel))
         }
         return tuple(found.values())
+
+    def chain(self, kernel: Kernel) -> Iterator[Kernel]:
+        """A kernel, what computes in its place where it cannot run, and so on to PyTorch."""
+        yield kernel
+        for other in self.references:
+            if other.name == kernel.reference:
+                yield from self.chain(other)
 
     def use(self, choice: Choice, kernel: Kernel | None = None) -> Use:
         """What a choice is compiled with, or what its gradients are, where a kernel of them is
@@ -134,11 +146,20 @@ def select(
     for block in (*model.blocks.values(), *([] if loss is None else [loss])):
         for phase in (phase for phases in block.graphs for phase in phases):
             choices += _chosen(block, phase, by_op, target, calls[phase], model.dtype)
-    wanted = {choice.kernel.reference for choice in choices} - {""}
-    references = tuple(kernels[name]() for name in sorted(wanted))
+    references = tuple(kernels[name]() for name in sorted(_references(choices, kernels)))
     found = [k() for _, k in sorted(kernels.items()) if issubclass(k, GradientKernel)]
     gradients = {k.differentiates: k for k in found if _differentiates(k, choices, target)}
     return Plan(model, target, tuple(choices), calls, references, tuned, gradients, loss)
+
+
+def _references(choices: list[Choice], kernels: Mapping[str, type[Kernel]]) -> set[str]:
+    """The names of the kernels that others call where they cannot run, and of what those call."""
+    found: set[str] = set()
+    asked = {choice.kernel.reference for choice in choices} - {""}
+    while asked:
+        found |= asked
+        asked = {kernels[name].reference for name in asked} - {""} - found
+    return found
 
 
 def _differentiates(kernel: GradientKernel, choices: list[Choice], target: Target) -> bool:

@@ -18,6 +18,7 @@ from archsmith.compiler.emit.measure import ROUNDS, Measure, measurer
 from archsmith.compiler.plugins import Registry
 
 from . import facts, whole
+from .attention import attention
 from .cases import EXPERTS, TOKENS, TRAINED, Case, experts, small
 from .compare import compare, installed_peers
 from .report import as_json, show
@@ -56,8 +57,10 @@ def _parser() -> argparse.ArgumentParser:
     of_experts.add_argument("--tokens", type=int, nargs="+", default=list(TOKENS))
     of_experts.add_argument("--float8", action="store_true", help="forward, in 8 bits")
     of_small = kinds.add_parser("small", help="norms, activations, rotations, routers")
-    of_small.add_argument("--case", help="those whose names hold this")
-    for kind in (of_experts, of_small):
+    of_attention = kinds.add_parser("attention", help="decoding, prefill and training")
+    for kind in (of_small, of_attention):
+        kind.add_argument("--case", help="those whose names hold this")
+    for kind in (of_experts, of_small, of_attention):
         kind.add_argument("--way", choices=("forward", "backward", "both"), default="both")
         kind.add_argument("--peer", nargs="*", help="stems of tests/bench/peers; all if left out")
         kind.add_argument("--target", default="h200")
@@ -71,8 +74,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _cases(given: argparse.Namespace, memory: float) -> list[Case]:
     wanted = {"forward": (False,), "backward": (True,), "both": (False, True)}[given.way]
-    if given.what == "small":
-        named = [case for case in small() if not given.case or given.case in case.name]
+    if given.what != "experts":
+        every = small() if given.what == "small" else attention()
+        named = [case for case in every if not given.case or given.case in case.name]
         return [case for case in named if bool(case.gradients) in wanted]
     found = []
     if given.float8:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType, ModuleType, SimpleNamespace
@@ -187,7 +187,7 @@ def emitted(
     files = {}
     gradient = kernel if isinstance(kernel, GradientKernel) else None
     forward = registry().kernels[gradient.differentiates]() if gradient else kernel
-    references = [registry().kernels[forward.reference]()] if forward.reference else []
+    references = list(_references(forward))
     apart = [gradient] if gradient and gradient.stem() != forward.stem() else []
     for family in (*references, *apart, forward):
         uses = [
@@ -204,6 +204,14 @@ def emitted(
         files |= broken
     files["operators"] = operators_file(registry().templates["operators.py"], files, 4)
     return _imported(tuple(sorted(files.items())), forward.stem())
+
+
+def _references(kernel: Kernel) -> Iterator[Kernel]:
+    """What a kernel calls where it cannot run, and what that one calls."""
+    if kernel.reference:
+        reference = registry().kernels[kernel.reference]()
+        yield reference
+        yield from _references(reference)
 
 
 @cache

@@ -106,7 +106,11 @@ def test_the_plan_of_a_package_keeps_every_reason(tmp_path: Path) -> None:
         if entry["op"] == "attend" and "decode" in entry["phases"]
     )
     assert decode["kernel"] == "triton.decode_attention"
-    assert decode["refused"].keys() == {"torch.attend", "triton.prefill_attention"}
+    assert decode["refused"].keys() == {
+        "gluon.latent_attention",
+        "torch.attend",
+        "triton.prefill_attention",
+    }
     assert decode["tiles"][0]["num_warps"] > 0
 
 

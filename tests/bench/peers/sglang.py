@@ -1,4 +1,4 @@
-"""Experts in Triton by SGLang, with the tiles that it ships for a card.
+"""Experts and decode attention in Triton by SGLang, with the tiles that it ships for a card.
 
 https://github.com/sgl-project/sglang
 
@@ -10,14 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from .float8 import in_blocks
+from .paged import counts
 
 NAME = "SGLang"
 MODULE = "sglang"
 INSTALL = "pip install sglang, of a version for the torch that is installed"
 GRADIENTS = ()
+SPLITS = 8  # at most, as its server has them if nothing else is said
 
 
 def fused_experts(activation: str, **_: Any) -> tuple[Any, Any]:
@@ -61,3 +64,34 @@ def _called(activation: str) -> Callable[..., Tensor]:
         return theirs(x, gate_up, down, chosen, config, **options)
 
     return run
+
+
+def attend(scale: float, value_in_key: bool, **rules: Any) -> tuple[Any, Any]:
+    """Of one token a row, whose slots are named one by one."""
+    from sglang.srt.layers.attention.triton_ops.decode_attention import decode_attention_fwd
+
+    if any(rules.values()):
+        raise ValueError("it is asked without window, cap and sinks")
+
+    def arranged(q: Tensor, k: Tensor, v: Tensor, positions: Tensor) -> Any:
+        batch, slots = k.shape[:2]
+        ends = torch.cumsum(counts(positions), 0, dtype=torch.int32)
+        starts = torch.cat((ends.new_zeros(1), ends))
+        slot = torch.arange(batch * slots, device=k.device).view(batch, slots)
+        used = slot[torch.arange(slots, device=k.device) <= positions[:, -1:]]
+        k = k.contiguous()
+        v = k[..., : v.shape[-1]] if value_in_key else v.contiguous()
+        splits = torch.full((batch,), SPLITS, dtype=torch.int32, device=k.device)
+        return q[:, 0].contiguous(), k.flatten(0, 1), v.flatten(0, 1), starts, used, splits
+
+    def run(
+        q: Tensor, k: Tensor, v: Tensor, starts: Tensor, used: Tensor, splits: Tensor
+    ) -> Tensor:
+        batch, heads = q.shape[:2]
+        out = q.new_empty(batch, heads, v.shape[-1])
+        part = q.new_empty(batch, heads, SPLITS, v.shape[-1], dtype=torch.float32)
+        lse = q.new_empty(batch, heads, SPLITS, dtype=torch.float32)
+        decode_attention_fwd(q, k, v, out, starts, used, part, lse, splits, SPLITS, scale, 1.0, 1.0)
+        return out[:, None]
+
+    return arranged, run

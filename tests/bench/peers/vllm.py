@@ -1,4 +1,4 @@
-"""Experts in Triton by vLLM, with the tiles that it ships for a card.
+"""Experts and decode attention in Triton by vLLM, with the tiles that it ships for a card.
 
 https://github.com/vllm-project/vllm
 
@@ -10,9 +10,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from .float8 import in_blocks
+from .paged import PAGE, counts, paged
 
 NAME = "vLLM"
 MODULE = "vllm"
@@ -56,3 +58,31 @@ def quantized_experts(activation: str, **rules: Any) -> tuple[Any, Any]:
         return theirs(x, gate_up, down, weight, index, quant_config=c)
 
     return configured, run
+
+
+def attend(scale: float, value_in_key: bool, **rules: Any) -> tuple[Any, Any]:
+    """Of one token a row. Its splits are a power of two, one for about 512 slots, two a processor
+    at most, as its backend for latents sizes them."""
+    from vllm.v1.attention.ops.triton_decode_attention import decode_attention_fwd
+
+    if any(rules.values()):
+        raise ValueError("it is asked without window, cap and sinks")
+
+    def arranged(q: Tensor, k: Tensor, v: Tensor, positions: Tensor) -> Any:
+        pages, table = paged(k)
+        values = pages[..., : v.shape[-1]] if value_in_key else paged(v)[0]
+        most = 2 * torch.cuda.get_device_properties(q.device).multi_processor_count
+        splits = 1
+        while 2 * splits <= min(max(k.shape[1] // 512, 1), most):
+            splits *= 2
+        return q[:, 0].contiguous(), pages, values, table, counts(positions), splits
+
+    def run(q: Tensor, k: Tensor, v: Tensor, table: Tensor, lengths: Tensor, splits: int) -> Tensor:
+        batch, heads = q.shape[:2]
+        out = q.new_empty(batch, heads, v.shape[-1])
+        lse = q.new_empty(batch, heads)
+        between = q.new_empty(batch, heads, splits, v.shape[-1] + 1, dtype=torch.float32)
+        decode_attention_fwd(q, k, v, out, lse, table, lengths, between, splits, scale, PAGE)
+        return out[:, None]
+
+    return arranged, run

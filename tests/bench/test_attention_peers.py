@@ -1,0 +1,159 @@
+"""Peers of attention: what they are given is the same attention, by what they say of themselves."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from itertools import pairwise
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from archsmith.compiler.ir.cost import Sizes
+from archsmith.compiler.plugins import Registry
+from bench import __main__ as command
+from bench.attention import attention
+from bench.cases import Case
+from bench.compare import OURS, PYTORCH, compare, installed_peers
+from bench.peers.sdpa import _attend
+from measuring import inside
+from torch import Tensor
+from torch.nn.attention import SDPBackend
+
+SCALE = 0.3
+LENGTHS = (128, 70)
+
+
+def operands(heads: int, groups: int, key: int, value: int) -> tuple[Tensor, ...]:
+    draws = torch.Generator().manual_seed(0)
+    q, k = (torch.randn(2, n, h, key, generator=draws) for n, h in ((1, heads), (128, groups)))
+    return q, k, k[..., :value], torch.tensor(LENGTHS)[:, None] - 1
+
+
+def plain(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, scale: float = SCALE) -> Tensor:
+    """One token a row, which sees its first `lengths` slots."""
+    k, v = (x.repeat_interleave(q.shape[-2] // x.shape[-2], -2) for x in (k, v))
+    scores = torch.einsum("bthk,bshk->bths", q, k) * scale
+    seen = torch.arange(k.shape[1]) < lengths[:, None]
+    share = scores.masked_fill(~seen[:, None, None], float("-inf")).softmax(-1)
+    return torch.einsum("bths,bshv->bthv", share, v)
+
+
+def whole(pages: Tensor, table: Tensor) -> Tensor:
+    return pages[table.long()].flatten(1, 2)
+
+
+def flash_mla(q: Any, pages: Any, table: Any, lengths: Any, value: int, *_: Any, **o: Any) -> Any:
+    assert (o["causal"], pages.shape[1:3], table.dtype) == (True, (64, 1), torch.int32)
+    k = whole(pages, table)
+    return plain(q, k, k[..., :value], lengths, o["softmax_scale"]), None
+
+
+def with_cache(q: Any, k: Any, v: Any, qv: Any, cache_seqlens: Any, **options: Any) -> Tensor:
+    q, k = (q, k) if qv is None else (torch.cat((qv, q), -1), torch.cat((v, k), -1))
+    return plain(q, k, v, cache_seqlens, options["softmax_scale"])
+
+
+def vllms(q: Any, k: Any, v: Any, out: Any, lse: Any, table: Any, lengths: Any, *o: Any) -> None:
+    between, splits, scale, page = o
+    assert (between.shape[2], between.shape[3], page) == (splits, v.shape[-1] + 1, 64)
+    out.copy_(plain(q[:, None], whole(k, table), whole(v, table), lengths, scale)[:, 0])
+
+
+def sglangs(q: Any, k: Any, v: Any, out: Any, starts: Any, used: Any, *o: Any) -> None:
+    _, _, splits, most, scale, *_ = o
+    assert (splits <= most).all()
+    for row, (first, end) in enumerate(pairwise(starts)):
+        mine, length = used[first:end], (end - first)[None]
+        out[row] = plain(q[row, None, None], k[mine][None], v[mine][None], length, scale)[0, 0]
+
+
+FAKES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "flash_mla": (
+        "flash_mla",
+        {"get_mla_metadata": lambda: (None, None), "flash_mla_with_kvcache": flash_mla},
+    ),
+    "flash_attention": (
+        "flash_attn_interface",
+        {"flash_attn_func": None, "flash_attn_with_kvcache": with_cache},
+    ),
+    "vllm": (
+        "vllm.v1.attention.ops.triton_decode_attention",
+        {"decode_attention_fwd": vllms},
+    ),
+    "sglang": (
+        "sglang.srt.layers.attention.triton_ops.decode_attention",
+        {"decode_attention_fwd": sglangs},
+    ),
+}
+
+
+@pytest.mark.parametrize("latent", [True, False])
+@pytest.mark.parametrize("stem", FAKES)
+def test_what_is_given_is_the_same_attention(
+    stem: str, latent: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By functions in the place of theirs that compute what theirs say they do."""
+    module, functions = FAKES[stem]
+    for i, _ in enumerate(parts := module.split(".")):
+        monkeypatch.setitem(sys.modules, name := ".".join(parts[: i + 1]), ModuleType(name))
+    vars(sys.modules[module]).update(functions)
+    card = SimpleNamespace(multi_processor_count=132)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: card)
+    adapter = importlib.import_module(f"bench.peers.{stem}")
+    rules = {"value_in_key": latent, "window": None, "softcap": None}
+    if stem == "flash_mla" and not latent:
+        with pytest.raises(ValueError, match="one latent"):
+            adapter.attend(scale=SCALE, **rules)
+        return
+    given = operands(6, 1 if latent else 2, 24, 16)
+    arranged, run = adapter.attend(scale=SCALE, **rules)
+    found = run(*arranged(*given))
+    torch.testing.assert_close(found, plain(*given[:3], torch.tensor(LENGTHS)))
+    with pytest.raises(ValueError, match="window"):
+        adapter.attend(scale=SCALE, **{**rules, "window": 9})
+
+
+def test_pytorchs_own_is_causal() -> None:
+    """By another backend than cuDNN's, which a CPU has not."""
+    _, run = _attend(SDPBackend.MATH, SCALE)
+    draws = torch.Generator().manual_seed(0)
+    q, k = (torch.randn(1, 7, heads, 16, generator=draws) for heads in (4, 2))
+    causal = run(q, k, k, torch.arange(7)[None])
+    for token in range(7):
+        last = q[:, token, None], k, k, torch.tensor([token + 1])
+        torch.testing.assert_close(causal[:, token, None], plain(*last))
+    with pytest.raises(ValueError, match="begins where"):
+        run(q[:, 3:], k, k, torch.arange(3, 7)[None])
+
+
+def test_every_case_is_somebodys_and_ours(registry: Registry) -> None:
+    cases = attention()
+    names = [peer.name for peer in installed_peers() if any(map(peer.computes, cases))]
+    assert len(names) == 6
+    trained = [case for case in cases if case.gradients]
+    assert len(trained) == 3
+    one, pair = trained[0].calls[0], next(c for c in cases if c.name == trained[0].name)
+    assert trained[0].work(one).flops == 3.5 * pair.work(one).flops
+    # 128 heads, half of 4,096 by 4,096 scores of 192 and 128 columns, and two operations each.
+    assert pair.work(one).flops == pytest.approx(687e9, rel=0.01)
+
+
+def test_a_value_that_begins_its_key_is_drawn_so(registry: Registry) -> None:
+    """Our kernel may read it there."""
+    case = next(case for case in attention("float32") if "one latent (V2" in case.name)
+    case = replace(case, calls=(Sizes(2, 1, 5),))
+    measure, target = partial(inside, registry.templates), registry.targets["h200"]
+    (row,) = compare([case], [], registry, target, measure, rounds=1, least=0.0, sets=1).rows
+    assert set(row.seconds) == {OURS, PYTORCH}
+    assert row.differ[PYTORCH] < 1e-5
+
+
+def test_the_command_knows_them() -> None:
+    given = command._parser().parse_args(["attention", "--case", "decode", "--way", "forward"])
+    found: list[Case] = command._cases(given, 141e9)
+    assert [case.op.name for case in found] == ["attend"] * 3

@@ -1,0 +1,217 @@
+"""Runs a Gluon kernel for Hopper in NumPy, a program at a time, and holds it to its waits.
+
+Layouts mean nothing here; the order of what is asynchronous does. What a copy writes is not a
+number until it was waited for, a product reads its operands when it is waited for, and neither may
+meet what another warp has not been kept from by a fence and a barrier.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from types import FunctionType, ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+
+
+class Values(np.ndarray):
+    """An array with the conversion that kernels write."""
+
+    def to(self, dtype: Any) -> Values:
+        return self.astype(dtype)
+
+
+def values(x: Any) -> Values:
+    return np.asarray(x).view(Values)
+
+
+class Pointer:
+    """Places in a tensor's memory."""
+
+    def __init__(self, memory: np.ndarray, at: Any) -> None:
+        self.memory, self.at = memory, np.asarray(at)
+        self.dtype = SimpleNamespace(element_ty=memory.dtype)
+
+    @classmethod
+    def to(cls, tensor: torch.Tensor) -> Pointer:
+        whole = torch.empty(0, dtype=tensor.dtype).set_(tensor.untyped_storage())
+        return cls(whole.numpy(), tensor.storage_offset())
+
+    def __add__(self, offset: Any) -> Pointer:
+        return Pointer(self.memory, self.at + np.asarray(offset))
+
+    def load(self, mask: Any = None) -> Values:
+        there = np.broadcast_to(True if mask is None else mask, self.at.shape)
+        assert ((self.at >= 0) & (self.at < self.memory.size) | ~there).all(), "read outside"
+        return values(np.where(there, self.memory[np.where(there, self.at, 0)], 0))
+
+    def store(self, value: Any, mask: Any = None) -> None:
+        there = np.broadcast_to(True if mask is None else mask, self.at.shape)
+        assert ((self.at >= 0) & (self.at < self.memory.size) | ~there).all(), (
+            "it is written outside"
+        )
+        self.memory[self.at[there]] = np.broadcast_to(value, self.at.shape)[there]
+
+
+class Buffer:
+    """Shared memory of a program, or a part of it."""
+
+    def __init__(self, data: np.ndarray, machine: Machine) -> None:
+        self.data, self.machine = data, machine
+
+    def index(self, i: Any) -> Buffer:
+        return Buffer(self.data[int(i)], self.machine)
+
+    def permute(self, axes: Sequence[int]) -> Buffer:
+        return Buffer(self.data.transpose(axes), self.machine)
+
+    def store(self, value: Values) -> None:
+        self.machine.writes(self)
+        self.data[...] = value
+        self.machine.written(self)
+
+
+class Product:
+    """What a matrix instruction will have computed."""
+
+    def __init__(self, compute: Callable[[], np.ndarray]) -> None:
+        self.compute = compute
+
+
+class Machine:
+    """One program's shared memory: who has touched what since the last fence and barrier."""
+
+    def __init__(self) -> None:
+        self.open: list[tuple[Buffer, Values]] = []
+        self.groups: deque[list[tuple[Buffer, Values]]] = deque()
+        self.unfenced: list[Buffer] = []
+        self.fenced: list[Buffer] = []
+        self.read: list[Buffer] = []
+
+    def writes(self, buffer: Buffer) -> None:
+        others = [*self.read, *self.unfenced, *self.fenced]
+        assert not touched(buffer, others), "written before all have read what was there"
+
+    def written(self, buffer: Buffer) -> None:
+        self.unfenced.append(buffer)
+
+    def copy(self, into: Buffer, pointer: Pointer, mask: Any = None) -> None:
+        assert into.data.shape == pointer.at.shape
+        self.writes(into)
+        self.open.append((into, pointer.load(mask)))
+        into.data[...] = np.nan
+
+    def commit(self) -> None:
+        self.groups.append(self.open)
+        self.open = []
+
+    def wait(self, outstanding: int) -> None:
+        while len(self.groups) > outstanding:
+            for into, data in self.groups.popleft():
+                into.data[...] = data
+                self.written(into)
+
+    def fence(self) -> None:
+        self.fenced += self.unfenced
+        self.unfenced = []
+
+    def barrier(self) -> None:
+        self.fenced, self.read = [], []
+
+    def multiply(
+        self, a: Buffer, b: Buffer, acc: Any, *, use_acc: bool = True, is_async: bool
+    ) -> Product:
+        def compute() -> np.ndarray:
+            for buffer in (a, b):
+                unsafe = [*self.unfenced, *self.fenced]
+                assert not touched(buffer, unsafe), "read before all have written"
+                self.read.append(buffer)
+            before = acc.compute() if isinstance(acc, Product) else np.asarray(acc)
+            return a.data.astype(np.float32) @ b.data.astype(np.float32) + before * use_acc
+
+        return Product(compute)
+
+    def finish(self, outstanding: int, deps: Sequence[Product]) -> Values:
+        assert outstanding == 0
+        (product,) = deps
+        return values(product.compute())
+
+
+def touched(buffer: Buffer, others: Sequence[Buffer]) -> bool:
+    return any(np.may_share_memory(buffer.data, other.data) for other in others)
+
+
+class Emulated:
+    """Stands in for a Gluon function of an emitted file: `emulated[grid](*arguments)`."""
+
+    def __init__(self, module: ModuleType, name: str) -> None:
+        self.name = name
+        self.names = dict(vars(module))
+
+    def __getitem__(self, grid: Sequence[int]) -> Callable[..., None]:
+        def launch(*arguments: Any, **constants: Any) -> None:
+            constants.pop("num_warps")
+            given = [Pointer.to(x) if isinstance(x, torch.Tensor) else x for x in arguments]
+            with np.errstate(all="ignore"):
+                for program in itertools.product(*map(range, grid)):
+                    scope = _scope(self.names, Machine(), program, grid)
+                    scope[self.name](*given, **constants)
+
+        return launch
+
+
+def _scope(
+    names: Mapping[str, Any], machine: Machine, program: Sequence[int], grid: Sequence[int]
+) -> dict[str, Any]:
+    """An emitted file's names, its Gluon functions and their language those of a program here."""
+    scope = {
+        **names,
+        "gl": _language(machine, program, grid),
+        "async_copy": SimpleNamespace(commit_group=machine.commit, wait_group=machine.wait),
+        "copy_to_shared": machine.copy,
+        "barrier": machine.barrier,
+        "fence_async_shared": machine.fence,
+        "warpgroup_mma": machine.multiply,
+        "warpgroup_mma_wait": machine.finish,
+    }
+    for name, function in names.items():
+        if getattr(function, "is_gluon", bool)():
+            scope[name] = FunctionType(function.fn.__code__, scope, name)
+    return scope
+
+
+def _language(machine: Machine, program: Sequence[int], grid: Sequence[int]) -> SimpleNamespace:
+    def layout(*_: Any, **__: Any) -> None:
+        return None
+
+    def allocate(dtype: Any, shape: Sequence[int], layout: Any) -> Buffer:
+        return Buffer(np.full(shape, np.nan, dtype), machine)
+
+    return SimpleNamespace(
+        **dict.fromkeys(
+            ("BlockedLayout", "NVMMASharedLayout", "NVMMADistributedLayout", "SliceLayout"), layout
+        ),
+        allocate_shared_memory=allocate,
+        arange=lambda start, end, layout: values(np.arange(start, end)),
+        cdiv=lambda a, b: -(-a // b),
+        constexpr=None,
+        convert_layout=lambda x, layout: x,
+        exp2=lambda x: values(np.exp2(x)),
+        float32=np.float32,
+        full=lambda shape, value, dtype, layout: values(np.full(shape, value, dtype)),
+        int32=np.int32,
+        int64=np.int64,
+        load=lambda at, mask=None: at.load(mask),
+        log2=lambda x: values(np.log2(x)),
+        max=lambda x, axis: values(x.max(axis)),
+        maximum=lambda a, b: values(np.maximum(a, b)),
+        minimum=lambda a, b: values(np.minimum(a, b)),
+        num_programs=lambda axis: grid[axis],
+        program_id=lambda axis: values(program[axis]),
+        store=lambda at, value, mask=None: at.store(value, mask),
+        sum=lambda x, axis: values(x.sum(axis)),
+        where=lambda mask, a, b: values(np.where(mask, a, b)),
+    )

@@ -1,0 +1,148 @@
+"""Attention of many heads to one latent in Gluon: run by NumPy, and every step down from there."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from archsmith.compiler.ir.cost import Sizes
+from archsmith.compiler.ops.attention import Attend
+from kernels import checks
+from kernels.checks import Edit, Results, differ, emitted, holds, interpreted
+from kernels.expert_cases import changed
+from kernels.gluon_numpy import Emulated
+
+CLOSE = 2e-3  # of the weights' and the result's rounding to float16
+KEY, REST = 128, 64
+
+
+@dataclass(frozen=True)
+class Latent:
+    """Queries at the last tokens of each row's context, and a latent that nothing follows."""
+
+    contexts: Sequence[int]
+    heads: int = 64
+    tokens: int = 1
+    slots: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.tokens}of{'+'.join(map(str, self.contexts))}-{self.heads}"
+
+    def run(self, edit: Edit | None = None) -> tuple[Results, Results]:
+        slots = self.slots or max(self.contexts)
+        rows = np.random.default_rng(1).standard_normal((len(self.contexts), slots, 1, KEY + REST))
+        for row, context in zip(rows, self.contexts, strict=True):
+            row[context:] = np.nan
+        first = np.maximum(np.array(self.contexts)[:, None] - self.tokens, 0)
+        return interpreted(
+            "gluon.latent_attention",
+            Attend((KEY + REST) ** -0.5, value_in_key=True),
+            [
+                f"[B, T, {self.heads}, {KEY + REST}]",
+                f"[B, S, 1, {KEY + REST}]",
+                f"[B, S, 1, {KEY}]",
+                "int64[B, T]",
+            ],
+            Sizes(len(self.contexts), self.tokens, slots),
+            dtype="float16",
+            values={
+                "k": rows,
+                "v": rows[..., :KEY],
+                "positions": first + np.arange(self.tokens),
+            },
+            edit=edit,
+            phases=("decode",),
+        )
+
+
+@pytest.fixture
+def emulated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gluon is there, and NumPy runs it."""
+
+    def patched(*arguments: Any) -> ModuleType:
+        module = emitted(*arguments)
+        monkeypatch.setattr(module, "runs_on_hopper", lambda x: True)
+        file = sys.modules[f"{module.__package__}.latent_split"]
+        monkeypatch.setattr(module, "split", Emulated(file, "split"))
+        return module
+
+    monkeypatch.setattr(checks, "emitted", patched)
+
+
+# Contexts that are not shared out; and splits of several blocks, more than are combined at once.
+ALONE = ("PROCESSORS = 132", "PROCESSORS = 1")
+SHARED = (ALONE, ("MOST = 8192", "MOST = 64"), ("_S=8", "_S=2"))
+CASES = [
+    *(Latent([n]) for n in (1, 2, 63, 64, 65, 127, 128, 129)),
+    Latent([130, 1, 64, 65]),
+    Latent([200, 20], slots=300),
+    *(Latent([n, 70], heads=h) for n in (90, 150) for h in (64, 65, 100, 128)),
+    *(Latent([n, 9], tokens=t) for n in (70, 150) for t in (2, 5, 8)),
+    Latent([64, 3], tokens=3, heads=96),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_latent_attention(emulated: None, case: Latent) -> None:
+    assert differ(*case.run(changed(ALONE))) < CLOSE
+
+
+@pytest.mark.parametrize("case", [Latent([257]), Latent([700]), Latent([300, 20])], ids=str)
+def test_a_context_that_is_shared_out(emulated: None, case: Latent) -> None:
+    assert differ(*case.run()) < CLOSE
+    assert differ(*case.run(changed(*SHARED))) < CLOSE
+
+
+@pytest.mark.parametrize("case", CASES[::4], ids=str)
+def test_without_gluon_it_is_tritons(case: Latent) -> None:
+    assert differ(*case.run()) < CLOSE
+
+
+TRIED = Latent([150, 70], heads=66, tokens=2)
+WEIGHTS = "weight.to(dtype))\n        "
+BROKEN = {
+    "a row sees the slot behind its own": ("last[:, None]", "last[:, None] + 1"),
+    "a row does not see its own slot": ("<= last[:, None]", "< last[:, None]"),
+    "a tile sees what its first row does": ("gl.max(position, 0)", "-gl.max(-position, 0)"),
+    "all slots are read": ("slot < end, key,", "slot < end + 64, key,"),
+    "rows past the last are others": ("tokens * R - 1)", "tokens * R)"),
+    "the first key's scores are forgotten": ("rest, score, is_async", "rest, zero, is_async"),
+    "what was added up does not shrink": (
+        "acc * gl.convert_layout(shrink, by_value)[:, None]",
+        "acc",
+    ),
+    "the total does not shrink": ("total * shrink", "total"),
+    "one block is waited for too late": ("wait_group(1)", "wait_group(2)"),
+    "weights are not fenced": (
+        "weight.to(dtype))\n        fence_async_shared()",
+        "weight.to(dtype))",
+    ),
+    "no barrier ends a block": ("deps=[acc])\n        barrier()", "deps=[acc])"),
+    "no barrier stands before the scores": ("barrier()\n        block =", "block ="),
+    "blocks take no turns": ("turn = following", "turn = turn"),
+}
+BROKEN_SHARED = {
+    "a split goes on into the next": ("end = gl.minimum(start + share, seen)", "end = seen"),
+    "splits that see nothing say nothing": (", none)", ", none * 0.0)"),
+    "a split's part is not weighed": ("weight[:, None] * part", "part"),
+    "splits past the first few are forgotten": ("range(0, splits, BLOCK_S)", "range(1)"),
+}
+
+
+def test_what_is_whole_holds(emulated: None) -> None:
+    assert holds(TRIED.run, changed(ALONE), CLOSE)
+
+
+@pytest.mark.parametrize("change", BROKEN.values(), ids=BROKEN)
+def test_what_is_broken_is_caught(emulated: None, change: tuple[str, str]) -> None:
+    assert not holds(TRIED.run, changed(ALONE, change), CLOSE)
+
+
+@pytest.mark.parametrize("change", BROKEN_SHARED.values(), ids=BROKEN_SHARED)
+def test_what_is_broken_of_splits_is_caught(emulated: None, change: tuple[str, str]) -> None:
+    assert not holds(Latent([330, 2]).run, changed(*SHARED, change), CLOSE)
