@@ -23,6 +23,7 @@ class Cached(Op):
     name = "cached"
     token_local = False
     stateful = True
+    keeps = True
 
     cache: str
 
