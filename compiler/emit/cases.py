@@ -67,7 +67,7 @@ def _lines(plan: Plan, kernel: Kernel, use: Use) -> Iterator[str]:
             key: tuple(axis.size for axis in type.row)
             for key, type in zip(written, kept, strict=True)
         }
-        made = call("Appended", name("B"), name("T"), name("S"), rows)
+        made = call("Appended", name("positions"), name("S"), rows)
         yield from statement(f"cache = {made.text}", 12)
     yield from statement(f"agree({function}, {arguments}", 12)
     gradient = plan.gradients.get(kernel.name)

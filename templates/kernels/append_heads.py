@@ -49,7 +49,7 @@ class TorchAppendHeads(Kernel):
         phases: tuple[str, ...],
     ) -> Code:
         gains = {"q_weight": q_weight, "k_weight": k_weight}
-        options = {key: gain for key, gain in gains.items() if gain is not None}
+        options: dict[str, Any] = {key: gain for key, gain in gains.items() if gain is not None}
         if op.eps is not None:
             options |= {"eps": op.eps, **({"offset": op.offset} if op.offset else {})}
         return call("append_heads", q, k, v, cos, sin, interleaved=op.interleaved, **options)

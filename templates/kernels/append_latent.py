@@ -50,7 +50,7 @@ class TorchAppendLatent(Kernel):
         *,
         phases: tuple[str, ...],
     ) -> Code:
-        options = {} if gain is None else {"gain": gain}
+        options: dict[str, Any] = {} if gain is None else {"gain": gain}
         options |= {"eps": op.eps, **({"offset": op.offset} if op.offset else {})}
         operands = q_nope, q_rope, weight, latent, k_rope, cos, sin
         return call("append_latent", *operands, interleaved=op.interleaved, **options)
