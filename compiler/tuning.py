@@ -109,7 +109,7 @@ def rungs(plan: Plan, demand: Demand) -> Iterator[Rung]:
     met: set[Address] = set()
     for choice in plan.choices:
         kernel, where = choice.kernel, address(choice.kernel, choice.op, choice.operands)
-        if not kernel.triton or where in met:
+        if not kernel.triton or choice.op.stateful or where in met:
             continue
         met.add(where)
         same = [c for c in plan.choices if address(c.kernel, c.op, c.operands) == where]

@@ -98,6 +98,11 @@ def calls(kernel: Kernel, use: Use, sizes: Sequence[Sizes], phases: tuple[str, .
     """How a package calls a kernel: an expression, and the shape and dtype of its variables."""
     given = operands(kernel, use)
     code = kernel.call(use.op.at("size"), *map(name, given), phases=phases)
+    if use.op.written:
+        kept = use.op.types(*use.operands)[-len(use.op.written) :]
+        rows = [f"{cache}_rows" for cache in use.op.written]
+        code = code.given_first(*map(name, rows), name("slots"))
+        given = {**given, **dict(zip(rows, kept, strict=True)), "slots": given["positions"]}
     found = []
     for size in sizes:
         named = {"B": size.batch, "T": size.tokens, "S": size.context}

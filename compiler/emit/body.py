@@ -86,7 +86,7 @@ class Writer:
 
     def _node(self, node: Node) -> None:
         assert node.op is not None
-        if node.op.stateful:
+        if node.op.keeps:
             self._cached(node)
             return
         if node.name in self.routers:  # which is told its operands
@@ -114,6 +114,8 @@ class Writer:
         codes = (o.code for o in operands)
         kernel = kernel or self.kernels(node)[0][1]
         code = kernel.call(op, *codes, phases=phases or self.phases, **self._held(node))
+        if op.stateful and not op.keeps:
+            code = code.handed_to("cache.append", op.written)
         return Folded(code, tuple(leaf for o in operands for leaf in o.leaves))
 
     def _branches(self, node: Node) -> None:

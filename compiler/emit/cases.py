@@ -26,7 +26,14 @@ def cases(plan: Plan) -> list[tuple[Name, Source]]:
 def imports(plan: Plan) -> Source:
     """Of the functions of the Triton kernels in use."""
     functions = {kernel.functions[0] for kernel in plan.launched()}
-    return Source(tuple(statement(f"from ..kernels import {', '.join(sorted(functions))}", 0)))
+    lines = statement(f"from ..kernels import {', '.join(sorted(functions))}", 0)
+    stand_in = ["from .appended import Appended"] * appends(plan)
+    return Source((*lines, *stand_in))
+
+
+def appends(plan: Plan) -> bool:
+    """Whether any kernel writes rows where a cache keeps them."""
+    return any(choice.op.stateful and not choice.op.keeps for choice in plan.choices)
 
 
 def _lines(plan: Plan, kernel: Kernel, use: Use) -> Iterator[str]:
@@ -41,6 +48,8 @@ def _lines(plan: Plan, kernel: Kernel, use: Use) -> Iterator[str]:
         )
     )
     code = kernel.call(use.op.at("size"), *map(name, names), phases=phases)
+    if written := use.op.written:
+        code = code.handed_to("cache.append", written)
     function, _, arguments = code.text.partition("(")
     drawn = {key: _drawn(plan, key, use) for key in names}
     parts = use.op.beginnings()
@@ -54,6 +63,14 @@ def _lines(plan: Plan, kernel: Kernel, use: Use) -> Iterator[str]:
     several = [key for key in names if key not in once]
     for key in several:
         yield from statement(f"{key} = {drawn[key].text}", 12)
+    if written:
+        kept = use.op.types(*use.operands)[-len(written) :]
+        rows = {
+            key: tuple(axis.size for axis in type.row)
+            for key, type in zip(written, kept, strict=True)
+        }
+        made = call("Appended", name("positions"), name("S"), rows)
+        yield from statement(f"cache = {made.text}", 12)
     yield from statement(f"agree({function}, {arguments}", 12)
     gradient = plan.gradients.get(kernel.name)
     if gradient is None or "train" not in phases:

@@ -14,7 +14,7 @@ from .layer import Layer, LayerWriter
 from .layout import statement
 from .values import Name, Source
 
-CALL = re.compile(r"\w+(?=\()")
+CALL = re.compile(r'(?<![\w."])\w+(?=[(,])')  # a function, called or handed on
 HIDDEN = ("hidden",)  # what the head and a draft read, as a variable
 TARGETS = ("targets",)  # what the loss is given behind that
 

@@ -14,7 +14,7 @@ from ..ir.text import print_model
 from ..ir.types import BYTES
 from ..schedule.kernel import Config
 from ..schedule.select import Plan
-from .cases import cases, imports
+from .cases import appends, cases, imports
 from .environment import render
 from .kernels import kernel_files, operators_file
 from .layout import WIDTH
@@ -47,6 +47,7 @@ TEMPLATES = (
     "step.py",
     "test_drafts.py",
     "test_package.py",
+    "try_appends.py",
     "try_kernels.py",
     "try_on_gpu.py",
     "try_rings.py",
@@ -152,6 +153,9 @@ def emit(
             "gradients": bool(plan.gradients),
             "near": any(c.op.attributes().get("activations") is True for c in plan.choices),
         }
+        if values["appends"]:
+            text = render(templates["try_appends.py"], values)
+            files["tests/appended.py"] = header + text
         files["tests/on_gpu.py"] = header + render(templates["try_on_gpu.py"], values | own)
         operators = operators_file(templates["operators.py"], files, BYTES[plan.model.dtype])
         files["kernels/operators.py"] = header + operators
@@ -226,6 +230,7 @@ def _values(module: Module, facts: Facts) -> dict[str, Any]:
         "functions": [Name(f) for f in sorted({f for _, names in functions for f in names})],
         "kernels": [(Name(stem), [Name(f) for f in names]) for stem, names in functions],
         "stems": [kernel.stem() for kernel in plan.emitted()],
+        "appends": appends(plan),
         "triton_used": any(kernel.triton for kernel in plan.used()),
         "tensors": Tensors(module, which, facts.copies, facts.repeated),
     }

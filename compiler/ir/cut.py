@@ -153,7 +153,7 @@ def _may_lie_behind(graph: Graph, node: Node) -> bool:
     op = node.op
     if op is None:
         return False
-    if op.stateful:  # the cache itself: it keeps each row as it is
+    if op.keeps:  # the cache itself
         return True
     operands = graph.operands(node)
     varying = tuple(_varies(graph, graph.node(value)) for value in operands)

@@ -67,7 +67,7 @@ class Step:
     op: Op
     operands: tuple[str, ...]
     results: tuple[Typed, ...]
-    cache: str
+    caches: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -92,9 +92,7 @@ class Evaluation:
                 continue
             operands = tuple(v.name for v in graph.operands(node))
             op = node.op.at(which)
-            steps.append(
-                Step(op, operands, results, op.attributes()["cache"] if op.stateful else "")
-            )
+            steps.append(Step(op, operands, results, op.written))
         takes = tuple(value.name for value in graph.inputs if value.name != "positions")
         returns = tuple(value.name for value in graph.outputs)
         return cls(tuple(given), tuple(steps), takes, returns)
@@ -129,16 +127,15 @@ class Evaluation:
         _check_shapes(self.given, tuple(values.values()), named)
         for step in self.steps:
             operands = [values[name] for name in step.operands]
-            if step.cache:
-                operands.append(after[step.cache] if caches else Numbers(None))
+            operands += (after[cache] if caches else Numbers(None) for cache in step.caches)
             key = (step.op, *[numbers.print for numbers in operands])
             found = results.get(key)
             if found is None:
                 out = step.op.reference(*[numbers.array for numbers in operands])
                 found = results.keep(key, out if isinstance(out, tuple) else (out,))
-                _check_shapes(step.results, found[:-1] if step.cache else found, named)
-            if step.cache and caches:
-                after[step.cache] = found[-1]
+                _check_shapes(step.results, found[: len(found) - len(step.caches)], named)
+            if caches:
+                after |= zip(step.caches, found[len(step.results) :], strict=True)
             for (value, _), numbers in zip(step.results, found, strict=False):
                 values[value.name] = numbers
         return values, after

@@ -234,10 +234,13 @@ def _verify_graph(
         if types != tuple(v.type for v in node.results):
             raise GraphError(f"%{node.name} is not of the type that {node.op.name} gives")
         if node.op.stateful:
-            cache = node.op.attributes()["cache"]
-            written.append(cache)
-            if caches.get(cache) != node.results[0].type:
-                raise GraphError(f"%{node.name} is {types[0]}, cache {cache} {caches.get(cache)}")
+            contexts = node.results[len(node.results) - len(node.op.written) :]
+            for cache, context in zip(node.op.written, contexts, strict=True):
+                written.append(cache)
+                if caches.get(cache) != context.type:
+                    raise GraphError(
+                        f"%{context.name} is {context.type}, cache {cache} {caches.get(cache)}"
+                    )
     if sorted(written) != sorted(caches):
         raise GraphError(
             f"writes caches {', '.join(written) or 'none'}; the block has {', '.join(caches)}"

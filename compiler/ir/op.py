@@ -33,7 +33,12 @@ class Op:
     """A token's results depend on that token's operands alone."""
     commutative: ClassVar[bool] = False
     stateful: ClassVar[bool] = False
-    """The reference takes the cache's rows last, and returns its result and the rows after."""
+    """It writes caches, and its last results are their contexts.
+
+    The reference takes the rows of each cache last, and returns the rows after behind its results.
+    """
+    keeps: ClassVar[bool] = False
+    """A stateful op that keeps rows as they are: what each is made into may be made after."""
 
     multiplied: ClassVar[tuple[str, ...]] = ()
     """Operands whose last axis is summed over with that of the first, which is read only so."""
@@ -63,6 +68,11 @@ class Op:
             given = ", ".join(map(str, operands))
             raise GraphError(f"{self.name} does not take {given}") from error
         return inferred if isinstance(inferred, tuple) else (inferred,)
+
+    @property
+    def written(self) -> tuple[str, ...]:
+        """The caches that a stateful op writes, in the order of its last results."""
+        return (self.attributes()["cache"],) if self.stateful else ()
 
     def initial(self, operand: str) -> str:
         """How a parameter that is this operand starts out: "normal", "ones" or "zeros"."""

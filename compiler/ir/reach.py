@@ -33,8 +33,10 @@ def caches_read(graph: Graph) -> Iterator[tuple[Node, tuple[str, ...]]]:
         operands = [cache for v in graph.operands(node) for cache in rows.get(v.name, ())]
         caches = tuple(dict.fromkeys(operands))
         if node.op.stateful:
-            caches = (node.op.attributes()["cache"],)
-        elif not node.op.token_local:
+            contexts = node.results[len(node.results) - len(node.op.written) :]
+            rows |= {v.name: (c,) for v, c in zip(contexts, node.op.written, strict=True)}
+            continue
+        if not node.op.token_local:
             if caches:
                 yield node, caches
             continue

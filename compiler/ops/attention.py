@@ -24,6 +24,7 @@ class Cached(Op):
     name = "cached"
     token_local = False
     stateful = True
+    keeps = True
 
     cache: str
 

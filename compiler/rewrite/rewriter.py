@@ -159,10 +159,10 @@ class Rewriter:
         """Settle the block after a pass: unread parameters and caches go, names are taken over."""
         self.block.drop_unread()
         written = {
-            node.op.attributes()["cache"]
+            cache
             for graph in self.block.graphs.values()
             for node in graph.nodes()
-            if node.op is not None and node.op.stateful
+            for cache in (node.op.written if node.op is not None else ())
         }
         self.block.caches = {n: rows for n, rows in self.block.caches.items() if n in written}
         for actual, name in self._renames.items():

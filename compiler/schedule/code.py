@@ -51,6 +51,16 @@ class Code:
         """`self.name(args, ...)`."""
         return Code(f"{self._at(ATOM)}.{_path(name)}({_arguments(args, keywords)})")
 
+    def given_first(self, *args: Any) -> Code:
+        """`f(args, ...)`, for a call `f(...)`."""
+        function, _, others = self.text.partition("(")
+        return Code(f"{function}({_arguments(args, {})}, {others}")
+
+    def handed_to(self, caller: str, *args: Any) -> Code:
+        """`caller(args, f, ...)`, for a call `f(...)`."""
+        function, _, others = self.text.partition("(")
+        return Code(f"{_path(caller)}({_arguments((*args, name(function)), {})}, {others}")
+
     def __getitem__(self, items: Any) -> Code:
         parts = items if isinstance(items, tuple) else (items,)
         return Code(f"{self._at(ATOM)}[{', '.join(map(_index, parts))}]")

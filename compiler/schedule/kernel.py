@@ -135,7 +135,9 @@ class Kernel:
 
     `op` has its real sizes, operands are `Code`; `phases` are those that run this code. Where an
     op reads a cache that keeps a window of rows, `held` is also given: int64 [B, S], the positions
-    that the context's slots hold, or None where slot s holds position s.
+    that the context's slots hold, or None where slot s holds position s. Of an op that is stateful
+    and does more than to keep rows, it is a function called with operands alone; emitted code has
+    the cache call it, with the buffers that it writes and their slots before them.
     """
 
     @classmethod

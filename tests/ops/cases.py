@@ -10,6 +10,7 @@ import numpy as np
 from archsmith.compiler.ir.dims import ONE, Dim
 from archsmith.compiler.ir.op import Op
 from archsmith.compiler.ir.types import TensorType
+from archsmith.compiler.ops.append import AppendHeads, AppendLatent
 from archsmith.compiler.ops.attention import Attend, Cached
 from archsmith.compiler.ops.elementwise import (
     ACTIVATIONS,
@@ -68,6 +69,15 @@ SCALINGS: tuple[Mapping[str, Any], ...] = (
     {"scaling": "llama3", "factor": 8.0, "original_max_positions": 64},
     {"scaling": "longrope", "factors": (1.0, 1.5, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0), "gain": 1.2},
 )
+HEADS = (
+    *("float32[B, T, 6~4, 8~6]", "float32[B, T, 3~2, 8~6]", "float32[B, T, 3~2, 10~5]"),
+    "int64[B, T]",
+)
+LATENT = (
+    *("float32[B, T, 3~2, 5~7]", "float32[B, T, 3~2, 4~6]", "float32[3~2, 5~7, 9~5]"),
+    *("float32[B, T, 9~5]", "float32[B, T, 4~6]", "int64[B, T]"),
+    *("float32[B, T, 2~3]", "float32[B, T, 2~3]"),
+)
 EXPERTS = ("float32[B, T, 12~4]", "int64[B, T, 3~2]", "float32[B, T, 3~2]")
 TABLES = ("float32[6~4, 14~5, 12~4]", "float32[6~4, 14~5, 12~4]", "float32[6~4, 12~4, 14~5]")
 
@@ -125,6 +135,13 @@ CASES = (
         for x in (X, "float32[B, T, 3~2, 12~4]")
     ),
     case(Cached("rows"), X, "int64[B, T]"),
+    case(AppendHeads("k", "v", False), *HEADS, "float32[B, T, 4~3]", "float32[B, T, 4~3]"),
+    case(
+        AppendHeads("k", "v", True, eps=1e-2, offset=1.0),
+        *(*HEADS, "float32[B, T, 3~2]", "float32[B, T, 3~2]", "float32[8~6]", "float32[8~6]"),
+    ),
+    case(AppendLatent("kv", True, 1e-6), *LATENT, "float32[9~5]"),
+    case(AppendLatent("kv", False, 1e-6), *LATENT),
     case(Attend(0.5), "float32[B, T, 6~4, 8~6]", *KEYS, "int64[B, T]"),
     case(
         Attend(0.5, window=Dim(3, 2), softcap=1.5),

@@ -1,0 +1,81 @@
+"""How many launches a decoding step takes in a layer of a published model, counted as it runs."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from archsmith.compiler.driver import Compiler
+from archsmith.compiler.ir.cost import Sizes
+from archsmith.compiler.ir.parse import parse_model
+from kernels.test_launches import Count
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+ROWS = Sizes(8, 1, 64)
+
+
+def launches(
+    package: ModuleType, layer: Any, batch: int, each: dict[str, int], monkeypatch: Any
+) -> list[str]:
+    """What one layer launches for a token of each row, on tensors without numbers."""
+    module = sys.modules[f"{package.__name__}.model"]
+    for key, function in list(vars(module).items()):
+        if hasattr(function, "registered"):
+            monkeypatch.setattr(module, key, function.registered)
+    width = package.Config.hidden_size
+    with torch.device("meta"):
+        rows, slots = torch.arange(batch)[:, None], torch.full((batch, 1), 7)
+        buffers = {
+            name: torch.zeros(batch, 65, *row, dtype=torch.bfloat16)
+            for name, row in layer.rows.items()
+        }
+        x = torch.zeros(batch, 1, width, dtype=torch.bfloat16)
+        turns = [torch.zeros(batch, 1, pairs(layer), dtype=torch.float32) for _ in range(2)]
+    cache = sys.modules[f"{package.__name__}.cache"].LayerCache(buffers, rows, slots, 64, False)
+    with torch.no_grad(), Count() as count:
+        layer(x, x, slots, *turns, cache)
+    return [op for op in count.ops for _ in range(each.get(op.split(".")[-2], 1))]
+
+
+def pairs(layer: Any) -> int:
+    """Pairs of columns that its rope turns."""
+    return 32 if "kv" in layer.rows else int(layer.rows["k"][-1]) // 2
+
+
+def counted(
+    example: str, block: str, folder: Path, monkeypatch: pytest.MonkeyPatch, without: str = ""
+) -> list[list[str]]:
+    """What a layer launches with one row and with eight, built with all exact passes but one."""
+    compiler = Compiler.installed("h200", numeric=False)
+    pipeline, passes = compiler.passes("O2")
+    passes = [made for made in passes if made.name != without]
+    spec = compiler.load(EXAMPLES / f"{example}.yaml")
+    compiler.package(spec, folder, pipeline, passes, prove=False)
+    plan = compiler.schedule(parse_model((folder / "graph.ir").read_text(), compiler.registry.ops))
+    taken = [c for c in plan.choices if c.kernel.triton and c.phase == "decode"]
+    each = {
+        c.kernel.functions[0]: c.kernel.cost(c.op, c.operands, ROWS, plan.target).launches
+        for c in taken
+    }
+    monkeypatch.syspath_prepend(str(folder.parent))
+    package = importlib.import_module(folder.name)
+    with torch.device("meta"):
+        layer = getattr(sys.modules[f"{folder.name}.model"], block)(torch.bfloat16)
+    return [launches(package, layer, batch, each, monkeypatch) for batch in (1, 8)]
+
+
+@pytest.mark.parametrize(
+    ("example", "block", "most"),
+    [("deepseek-v2-lite", "Sparse", 13), ("qwen3-30b-a3b", "Sparse", 11)],
+)
+def test_a_layer(
+    example: str, block: str, most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / f"counted_{block.lower()}_{example.replace('-', '_')}"
+    for found in counted(example, block, folder, monkeypatch):
+        assert len(found) <= most, found
