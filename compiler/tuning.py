@@ -117,12 +117,18 @@ def rungs(plan: Plan, demand: Demand) -> Iterator[Rung]:
         for limit, rows in kernel.rungs():
             found = candidates(kernel, choice.op, choice.operands, rows, plan.target)
             if len(found) > 1:
-                calls = list(_calls(kernel, limit, tuple(phases), demand))
-                yield Rung(kernel, choice.op, choice.operands, limit, found, calls)
+                given = choice.op, choice.operands
+                calls = list(_calls(kernel, *given, limit, tuple(phases), demand))
+                yield Rung(kernel, *given, limit, found, calls)
 
 
 def _calls(
-    kernel: Kernel, limit: int | None, phases: tuple[str, ...], demand: Demand
+    kernel: Kernel,
+    op: Op,
+    operands: tuple[TensorType, ...],
+    limit: int | None,
+    phases: tuple[str, ...],
+    demand: Demand,
 ) -> Iterator[tuple[str, Sizes]]:
     """What is timed of a rung: a call of its rows, or, where they make no difference, one of each
     phase."""
@@ -132,8 +138,7 @@ def _calls(
     phase = "prefill" if "prefill" in phases else phases[0]
     usual = demand.sizes(phase)
     rows = limit or max(2 * kernel.ladder[-1], usual.rows)
-    one = usual.tokens == 1
-    yield phase, Sizes(rows, 1, usual.context) if one else Sizes(1, rows, rows)
+    yield phase, kernel.example(op, operands, rows, usual)
 
 
 def _job(package: Packaged, wanted: Sequence[Rung]) -> Job:

@@ -126,20 +126,20 @@ def calls_of(plan: Plan) -> list[Any]:
             if kernel is None or not kernel.triton:
                 continue
             use = plan.use(choice, kernel)
-            for sizes in _reaching(use, usual):
+            for sizes in _reaching(kernel, use, usual):
                 for call in calls(kernel, use, [sizes], (choice.phase,)):
                     found[json.dumps(call, sort_keys=True)] = call
     return list(found.values())
 
 
-def _reaching(use: Use, usual: Sizes) -> Iterator[Sizes]:
+def _reaching(kernel: Kernel, use: Use, usual: Sizes) -> Iterator[Sizes]:
     """Sizes of a call for each of a kernel's configurations."""
     limits = [limit for limit, _ in use.tiles if limit is not None]
     if not limits:
         yield usual
         return
     for rows in (*limits, 2 * limits[-1]):
-        yield Sizes(rows, 1, usual.context) if usual.tokens == 1 else Sizes(1, rows, rows)
+        yield kernel.example(use.op, use.operands, rows, usual)
 
 
 def compile_ahead(

@@ -16,7 +16,7 @@ def branches(
     """A test for each kernel in the order in which they are asked, and the phases that may then be.
 
     Without a cache it is training; with one, the tokens of a call tell prefill from decode. A
-    training call of one token may run what decodes: without a cache, it is the same.
+    training call of few tokens may run what decodes: without a cache, it is the same.
     """
     train = [served for served in kernels if "train" in served[0]]
     others = [served for served in kernels if "train" not in served[0]]

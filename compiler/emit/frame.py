@@ -10,7 +10,7 @@ from typing import Any
 from ..ir.dims import Which
 from ..ir.graph import Graph, Node, Value
 from ..ir.lines import print_call
-from ..ir.model import DRAFT_EMBED, EMBED, HEAD, LOSS, Block, Param, is_layer, taken
+from ..ir.model import DECODED, DRAFT_EMBED, EMBED, HEAD, LOSS, Block, Param, is_layer, taken
 from ..ir.reach import caches_read, windows
 from ..ir.types import EIGHT_BITS
 from ..ir.weights import Each
@@ -59,8 +59,8 @@ class Frame:
         x = self.stream[0]
         tests = {
             "train": "cache is None",
-            "prefill": f"{x}.shape[1] > 1",
-            "decode": f"{x}.shape[1] == 1",
+            "prefill": f"{x}.shape[1] > {DECODED.at(self.which)}",
+            "decode": f"{x}.shape[1] <= {DECODED.at(self.which)}",
         }
         return " or ".join(tests[phase] for phase in phases)
 

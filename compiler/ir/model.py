@@ -7,12 +7,16 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 from ..errors import GraphError
+from .dims import Dim
 from .graph import Graph, Value
 from .lines import print_graph
 from .types import TensorType
 from .weights import Program
 
 PHASES = ("train", "prefill", "decode")
+
+DECODED = Dim(8, 2)
+"""New tokens of a row, at most, that a call of decode has: what has more of them is prefill."""
 
 EMBED, HEAD = "embed", "head"  # the first and the last entry of every schedule
 FINAL_NORM = "final_norm"  # the entry before the head, where a draft reads what the head does

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..ir.evaluate import Evaluation, Numbers, Results, arrays
 from ..ir.graph import Graph
-from ..ir.model import Block, Model
+from ..ir.model import DECODED, Block, Model
 from ..ir.types import TensorType
 from ..ir.weights import Program
 
@@ -61,13 +61,15 @@ def scenarios() -> Iterator[Scenario]:
     yield Scenario("prefill", (call("prefill", 0, LENGTH),))
     chunks = call("prefill", 0, 3), call("prefill", 3, 4), call("prefill", 4, LENGTH)
     yield Scenario("chunked prefill", chunks)
-    yield Scenario("prefill and decode", (call("prefill", 0, 5), *steps(5, LENGTH)))
+    several = call("decode", 5, 5 + DECODED.probe)  # new tokens of a row at once
+    steps_behind = steps(5 + DECODED.probe, LENGTH)
+    yield Scenario("prefill and decode", (call("prefill", 0, 5), several, *steps_behind))
     yield Scenario("decode from empty", tuple(steps(0, 3)))
     first = max(RAGGED)
     lengths = np.array(RAGGED)[:, None]
-    chunk = Call("prefill", slice(first, first + 2), lengths + np.arange(2))
+    chunk = Call("prefill", slice(first, first + 3), lengths + np.arange(3))
     ragged = [
-        Call("decode", slice(i, i + 1), lengths + (i - first)) for i in range(first + 2, LENGTH)
+        Call("decode", slice(i, i + 1), lengths + (i - first)) for i in range(first + 3, LENGTH)
     ]
     yield Scenario("ragged", (call("prefill", 0, first), chunk, *ragged))
 

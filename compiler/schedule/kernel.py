@@ -117,6 +117,12 @@ class Kernel:
         yield from ((limit, limit) for limit in self.ladder)
         yield None, 4 * self.ladder[-1] if self.ladder else 1
 
+    def example(
+        self, op: Any, operands: tuple[TensorType, ...], rows: int, usual: Sizes
+    ) -> Sizes:
+        """A call that tiles for so many rows serve, of the kind of a phase's `usual` one."""
+        return Sizes(rows, 1, usual.context) if usual.tokens == 1 else Sizes(1, rows, rows)
+
     def tables(self, uses: tuple[Use, ...], target: Target) -> Mapping[str, Any]:
         """Constants of the emitted file, by name: numbers, strings, and dictionaries of them.
 

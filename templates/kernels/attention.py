@@ -24,13 +24,15 @@ class Sizes:
     """Query heads that share a key."""
     bytes: int
     """Of an element."""
+    in_key: bool = False
+    """Whether a value is its key's first columns."""
 
     @classmethod
-    def of(cls, operands: tuple[TensorType, ...]) -> Sizes:
+    def of(cls, operands: tuple[TensorType, ...], in_key: bool = False) -> Sizes:
         q, k, v, *_ = operands
         heads, width = q.row
         groups, value = v.row
-        return cls(width.size, value.size, heads.size // groups.size, BYTES[k.dtype])
+        return cls(width.size, value.size, heads.size // groups.size, BYTES[k.dtype], in_key)
 
     @property
     def key(self) -> tuple[int, int, int]:
@@ -62,19 +64,22 @@ class Sizes:
         asynchronous = block_m >= 64 and {"wgmma", "tcgen05"} & {*target.features}
         blocks = stages if asynchronous else stages - 1  # else one passes through registers
         queries = 0 if "mfma" in target.features else block_m * sum(self.parts)
-        slots = blocks * block_n * (sum(self.parts) + self.value)
+        read_once = self.in_key and self.parts[0] == self.value
+        slots = blocks * block_n * (sum(self.parts) + (0 if read_once else self.value))
         return (queries + slots + block_m * block_n) * self.bytes + BARRIERS
 
 
-def refusal(op: Attend, operands: tuple[TensorType, ...], target: Target) -> str | None:
-    """Why no attention kernel computes `op` here, or None."""
+def refusal(
+    op: Attend, operands: tuple[TensorType, ...], target: Target, plain: bool = True
+) -> str | None:
+    """Why no attention kernel computes `op` here, or None; of one that is `plain`, no options."""
     if reason := unable(operands, target):
         return reason
-    if op.window is not None:
+    if plain and op.window is not None:
         return "it has no text for a window"
-    if op.softcap is not None:
+    if plain and op.softcap is not None:
         return "it has no text for a cap of the scores"
-    if len(operands) > 4:
+    if plain and len(operands) > 4:
         return "it has no text for sinks"
     if op.scale <= 0:
         return f"a scale of {op.scale} turns the largest score into the least"

@@ -1,4 +1,4 @@
-"""Attention of one query a row in Triton: its context is split among programs."""
+"""Attention of few queries a row in Triton: its context is split among programs."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from ...compiler.ir.cost import Cost
 from ...compiler.ir.cost import Sizes as Call
+from ...compiler.ir.model import DECODED
 from ...compiler.ir.types import TensorType
 from ...compiler.machine.target import Target
 from ...compiler.ops.attention import Attend
@@ -15,69 +16,127 @@ from ...compiler.schedule.kernel import Config, Kernel, Use
 from ...compiler.schedule.tiles import power_of_2
 from .attention import LEAST, Sizes, refusal
 
-MOST = 64  # query heads of a tile; more of them are tiles of their own
+BATCH = 128  # rows of a call that is large
 
 
 class TritonDecodeAttention(Kernel):
     name = "triton.decode_attention"
     implements = "attend"
     functions = ("decode_attention",)
+    parts = ("split_attention", "splits")
     triton = True
     reference = "torch.attend"
     phases = ("decode",)
+    ladder = (16, 32)  # of queries that share keys: the heads of a group, of all tokens of a row
 
     def refuses(self, op: Attend, operands: tuple[TensorType, ...], target: Target) -> str | None:
-        if reason := refusal(op, operands, target):
+        if reason := refusal(op, operands, target, plain=False):
             return reason
-        if next(self.configs(op, operands, 1, target), None) is None:
-            return f"no tile fits the shared memory of {target.shared_memory} bytes"
+        for _, rows in self.rungs():
+            if next(self.configs(op, operands, rows, target), None) is None:
+                return f"no tile fits the shared memory of {target.shared_memory} bytes"
         return None
 
     def cost(
         self, op: Attend, operands: tuple[TensorType, ...], sizes: Call, target: Target
     ) -> Cost:
-        """Where rows are few, a second launch combines what the programs of each have found."""
+        """Where rows are few, counters of those that have arrived are set to zero first."""
         alone = sizes.batch * operands[1].row[0].size
         return op.cost(sizes, *operands) + Cost(launches=1 if alone > target.processors else 2)
 
     def configs(
         self, op: Attend, operands: tuple[TensorType, ...], rows: int, target: Target
     ) -> Iterator[Config]:
-        sizes = Sizes.of(operands)
-        block_m = min(max(power_of_2(sizes.group), LEAST), _most_heads(sizes))
-        # Two programs to a processor: one reads while the other computes.
-        for programs in (2, 1):
-            for block_n, stages in ((64, 3), (64, 2), (32, 3), (32, 2), (16, 2)):
-                held = sizes.held(block_m, block_n, stages, target)
-                if programs * held <= target.shared_memory and block_n <= _most_slots(sizes):
-                    constants = {**sizes.columns, "BLOCK_M": block_m, "BLOCK_N": block_n}
-                    best = 8 if sizes.value > 256 else 4
-                    for warps in (best, 8):  # never fewer than the best: registers would spill
-                        yield Config(constants, warps, stages)
+        sizes = Sizes.of(operands, op.value_in_key)
+        block_m = _block_m(sizes, rows, target)
+        for programs, block_n, stages in _steps(sizes):
+            held = sizes.held(block_m, block_n, stages, target)
+            if programs * held <= target.shared_memory and block_n <= _most_slots(sizes):
+                constants = {**sizes.columns, "BLOCK_M": block_m, "BLOCK_N": block_n}
+                best = 8 if sizes.value > 256 else 4
+                for warps in (best, 8):  # never fewer than the best: registers would spill
+                    yield Config(constants, warps, stages)
 
     def key(self, op: Attend, operands: tuple[TensorType, ...]) -> tuple[int, ...]:
-        return Sizes.of(operands).key
+        return (*Sizes.of(operands).key, int(op.value_in_key))
+
+    def example(
+        self, op: Attend, operands: tuple[TensorType, ...], rows: int, usual: Call
+    ) -> Call:
+        """As many tokens as give so many queries; where a token has more, tiles are for few rows."""
+        group = Sizes.of(operands).group
+        tokens = min(max(rows // group, 1), DECODED.size)
+        many = rows >= group or rows > self.ladder[-1]
+        return Call(BATCH if many else 1, tokens, usual.context)
 
     def tables(self, uses: tuple[Use, ...], target: Target) -> Mapping[str, Any]:
-        tiles = {Sizes.of(use.operands).key: use.tiles[-1][1].options() for use in uses}
-        return {"TILES": {key: tiles[key] for key in sorted(tiles)}}
+        found = {}
+        for use in uses:
+            tiles = {most: config.options() for most, config in use.tiles}
+            found[self.key(use.op, use.operands)] = tiles
+        return {"TILES": {key: found[key] for key in sorted(found)}}
 
     def values(self, uses: tuple[Use, ...], target: Target) -> Mapping[str, Any]:
         fitting = min((_programs(use, target) for use in uses), default=1)
         each = target.launch * target.bandwidth / target.processors
-        return {"programs": fitting * target.processors, "least": int(each)}
+        return {
+            "programs": fitting * target.processors,
+            "least": int(each),
+            "in_key": any(use.op.value_in_key for use in uses),
+            "windows": any(use.op.window is not None for use in uses),
+            "caps": any(use.op.softcap is not None for use in uses),
+            "sinks": any(len(use.operands) > 4 for use in uses),
+        }
 
     def call(
-        self, op: Attend, q: Code, k: Code, v: Code, positions: Code, *, phases: tuple[str, ...]
+        self,
+        op: Attend,
+        q: Code,
+        k: Code,
+        v: Code,
+        positions: Code,
+        sinks: Code | None = None,
+        *,
+        phases: tuple[str, ...],
+        held: Code | None = None,
     ) -> Code:
-        return call("decode_attention", q, k, v, positions, op.scale)
+        options = {
+            "sinks": sinks,
+            "held": held,
+            "window": None if op.window is None else int(op.window),
+            "softcap": op.softcap,
+            "value_in_key": op.value_in_key or None,
+        }
+        given = {key: value for key, value in options.items() if value is not None}
+        return call("decode_attention", q, k, v, positions, op.scale, **given)
 
 
-def _most_heads(sizes: Sizes) -> int:
-    """Query heads of a tile: as many as a program's registers hold the results of."""
+def _block_m(sizes: Sizes, rows: int, target: Target) -> int:
+    """Rows of a tile for so many queries that share keys, as far as a program's registers go.
+
+    Fewer than a group has is what a call of few rows takes: tiles as small as there are.
+    """
+    queries = min(rows, DECODED.size * sizes.group) if rows >= sizes.group else LEAST
+    return min(max(power_of_2(queries), LEAST), _most_queries(sizes, target))
+
+
+def _most_queries(sizes: Sizes, target: Target) -> int:
+    """Rows of a tile: as many as a program's registers hold the results of."""
     if sizes.bytes > 2:
         return LEAST  # exact products: no matrix instruction, and operands twice as large
-    return MOST if sizes.value <= 128 else MOST // 2
+    wide = 64 if sizes.value <= 128 else 32
+    return wide
+
+
+def _steps(sizes: Sizes) -> Iterator[tuple[int, int, int]]:
+    """Programs that a processor has room for, slots of a block and blocks in flight, best first.
+
+    Two programs read while the other computes; one that has wide results takes all the room, since
+    with half as many there is half as much to combine.
+    """
+    sizes_of_blocks = (64, 3), (64, 2), (32, 3), (32, 2), (16, 2)
+    for programs in (1,) if sizes.value > 256 else (2, 1):
+        yield from ((programs, block_n, stages) for block_n, stages in sizes_of_blocks)
 
 
 def _most_slots(sizes: Sizes) -> int:
@@ -87,8 +146,12 @@ def _most_slots(sizes: Sizes) -> int:
 
 def _programs(use: Use, target: Target) -> int:
     """How many programs a processor has room for, of which it needs two."""
-    sizes, config = Sizes.of(use.operands), use.tiles[-1][1]
-    tile = config.constants
-    assert config.num_stages is not None
-    held = sizes.held(tile["BLOCK_M"], tile["BLOCK_N"], config.num_stages, target)
-    return min(2, target.shared_memory // held)
+    sizes = Sizes.of(use.operands, use.op.value_in_key)
+    found = []
+    for _, config in use.tiles:
+        tile = config.constants
+        assert config.num_stages is not None
+        held = sizes.held(tile["BLOCK_M"], tile["BLOCK_N"], config.num_stages, target)
+        # Of eight warps, a thread may have as many registers as one program leaves.
+        found.append(1 if config.num_warps > 4 else min(2, target.shared_memory // held))
+    return min(found)

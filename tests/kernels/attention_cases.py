@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from archsmith.compiler.ir.cost import Sizes
+from archsmith.compiler.ir.dims import Dim
 from archsmith.compiler.ops.attention import Attend
 from kernels.checks import Edit, Results, interpreted
 
@@ -26,10 +27,25 @@ class Case:
     tokens: int = 1
     slots: int = 0
     """0: the longest context."""
+    window: int = 0
+    softcap: float | None = None
+    sinks: bool = False
+    in_key: bool = False
+    """Values are the first columns of keys."""
+    ring: int = 0
+    """Slots of a ring that holds the last positions of each row, in an order of its own."""
 
     def __str__(self) -> str:
         contexts = "+".join(map(str, self.contexts))
-        return f"{self.tokens}of{contexts}-{self.heads}x{self.key}-{self.kv_heads}x{self.value}"
+        kind = f"{self.tokens}of{contexts}-{self.heads}x{self.key}-{self.kv_heads}x{self.value}"
+        said = [
+            *[f"window{self.window}"] * (self.window > 0),
+            *[f"ring{self.ring}"] * (self.ring > 0),
+            *["cap"] * (self.softcap is not None),
+            *["sinks"] * self.sinks,
+            *["in-key"] * self.in_key,
+        ]
+        return "-".join([kind, *said])
 
     def run(
         self,
@@ -49,16 +65,25 @@ class Case:
             for row, context in zip(drawn, self.contexts, strict=True):
                 row[context:] = np.nan
             values[name] = drawn
+        if self.in_key:
+            values["v"] = values["k"][..., : self.value]
         first = np.array(self.contexts)[:, None] - self.tokens
-        values["positions"] = first + np.arange(self.tokens)
+        values["positions"] = np.maximum(first + np.arange(self.tokens), 0)
+        op = Attend(
+            self.key**-0.5,
+            Dim.of(self.window) if self.window else None,
+            self.softcap,
+            self.in_key,
+        )
         return interpreted(
             kernel,
-            Attend(self.key**-0.5),
+            op,
             [
                 f"[B, T, {self.heads}, {self.key}]",
                 f"[B, S, {self.kv_heads}, {self.key}]",
                 f"[B, S, {self.kv_heads}, {self.value}]",
                 "int64[B, T]",
+                *[f"[{self.heads}]"] * self.sinks,
             ],
             Sizes(len(self.contexts), self.tokens, slots),
             dtype=dtype,
@@ -66,4 +91,19 @@ class Case:
             part_of={"k": part_of, "q": part_of} if part_of else None,
             target=target,
             edit=edit,
+            given=self._ring(values) if self.ring else None,
         )
+
+    def _ring(self, values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Keys and values as a ring has them, and the positions that its slots hold."""
+        far = np.iinfo(np.int64).max
+        held = np.full((len(self.contexts), self.ring), far)
+        for row, context in zip(held, self.contexts, strict=True):
+            for position in range(max(0, context - self.ring), context):
+                row[position % self.ring] = position
+        found = {"held": held}
+        at = np.where(held == far, 0, held)[..., None, None]
+        for key in ("k", "v"):
+            kept = np.take_along_axis(values[key], at, axis=1)
+            found[key] = np.where((held == far)[..., None, None], 7.0, kept)
+        return found

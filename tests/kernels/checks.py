@@ -58,13 +58,15 @@ def interpreted(
     edit: Edit | None = None,
     phases: tuple[str, ...] = ("prefill",),
     tiles: Mapping[int | None, Options] = MappingProxyType({}),
+    given: Mapping[str, np.ndarray] | None = None,
 ) -> tuple[Results, Results]:
     """What a kernel computes, and what its op's reference does in float64 of the same operands.
 
     `types` are the operands' as `[B, T, 64]`, of `dtype` where they name none; `values` are
     operands that are not simply random; `part_of` says of which wider rows one is a part, or of how
     many heads and which wider rows. `edit` breaks the emitted text on purpose; `tiles` are other
-    candidates than the first, by rows. A write outside of a result is an AssertionError; what is
+    candidates than the first, by rows; `given` is what the kernel is given in place of operands of
+    the op, or beside them. A write outside of a result is an AssertionError; what is
     read outside of an operand is not a number.
     """
     family = registry().kernels[kernel]()
@@ -77,9 +79,14 @@ def interpreted(
     exact = (x.double() if x.is_floating_point() else x for x in operands.values())
     module = emitted(family, {op: tuple(whole)}, chip, edit, tiles)
     functions = {n: f.launch for n, f in vars(module).items() if hasattr(f, "launch")}
-    code = family.call(op.at("size"), *map(name, names), phases=phases)
+    others = {
+        key: guarded(x.to(DTYPES[dtype]) if x.is_floating_point() else x)
+        for key, x in ((key, torch.from_numpy(value)) for key, value in (given or {}).items())
+    }
+    beside = {key: name(key) for key in others if key not in operands}
+    code = family.call(op.at("size"), *map(name, names), phases=phases, **beside)
     with np.errstate(all="ignore"), Guards() as guards:
-        found = eval(code.text, {**vars(module), **functions, **operands})
+        found = eval(code.text, {**vars(module), **functions, **operands, **others})
     guards.check()
     wanted = op.at("size").reference(*(x.numpy() for x in exact))
     return as_arrays(found), as_arrays(wanted)
@@ -188,6 +195,9 @@ def emitted(
     gradient = kernel if isinstance(kernel, GradientKernel) else None
     forward = registry().kernels[gradient.differentiates]() if gradient else kernel
     references = list(_references(forward))
+    values = VALUES
+    if any(getattr(op, "window", None) is not None for op in ops):
+        values = {"module": SimpleNamespace(windowed=True)}
     apart = [gradient] if gradient and gradient.stem() != forward.stem() else []
     for family in (*references, *apart, forward):
         uses = [
@@ -197,7 +207,7 @@ def emitted(
         assert not tiles or not family.triton or uses[0].tiles[-1][1].measured
         own = gradient if family is forward else None
         for stem in (family.stem(), *family.parts):
-            files[stem] = kernel_file(family, uses, chip, VALUES, own, part=stem)
+            files[stem] = kernel_file(family, uses, chip, values, own, part=stem)
     if edit is not None:
         broken = {stem: edit(files[stem]) for stem in (kernel.stem(), *kernel.parts)}
         assert any(files[stem] != text for stem, text in broken.items()), "the edit changed nothing"

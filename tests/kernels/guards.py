@@ -62,7 +62,9 @@ class Guards(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))
-        if getattr(func, "__name__", "") not in ("empty", "empty_like", "new_empty", "zeros"):
+        if getattr(func, "__name__", "") not in (
+            *("empty", "empty_like", "new_empty", "zeros", "new_zeros"),
+        ):
             return made
         if made.dtype == torch.uint8:  # the interpreter's own, of bits that a kernel is given
             self._allocated.append(made)
@@ -71,7 +73,7 @@ class Guards(TorchFunctionMode):
         self._rooms.append(room)
         self._allocated.append(room)
         inside = room[MARGIN:-MARGIN].view(made.shape)
-        if func.__name__ == "zeros":
+        if func.__name__ in ("zeros", "new_zeros"):
             inside.zero_()
         return inside
 

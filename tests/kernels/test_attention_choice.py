@@ -16,6 +16,7 @@ from archsmith.templates.kernels.attention import Sizes
 from kernels.test_ahead import planned
 
 KERNELS = ("triton.prefill_attention", "triton.decode_attention")
+PHASES = ("decode", "prefill")
 TARGETS = ("a100", "h100", "h200", "b200", "mi300x")
 WIDTHS = [(8, 8), (64, 64), (80, 80), (96, 96), (128, 128), (192, 128), (256, 256), (576, 512)]
 
@@ -31,13 +32,26 @@ def operands(
 USUAL = operands(32, 8, 128, 128)
 
 
+OPTIONS = [
+    (Attend(0.1, window=Dim(64, 8)), USUAL, "it has no text for a window"),
+    (Attend(0.1, softcap=30.0), USUAL, "it has no text for a cap of the scores"),
+    (Attend(0.1), (*USUAL, TensorType.parse("bfloat16[32]")), "it has no text for sinks"),
+]
+
+
+@pytest.mark.parametrize(("op", "types", "reason"), OPTIONS)
+def test_prefill_has_no_options(
+    registry: Registry, op: Attend, types: tuple[TensorType, ...], reason: str
+) -> None:
+    decode, prefill = (registry.kernels[f"triton.{phase}_attention"]() for phase in PHASES)
+    assert prefill.refuses(op, types, registry.targets["h200"]) == reason
+    assert decode.refuses(op, types, registry.targets["h200"]) is None
+
+
 @pytest.mark.parametrize("name", KERNELS)
 @pytest.mark.parametrize(
     ("op", "types", "reason"),
     [
-        (Attend(0.1, window=Dim(64, 8)), USUAL, "it has no text for a window"),
-        (Attend(0.1, softcap=30.0), USUAL, "it has no text for a cap of the scores"),
-        (Attend(0.1), (*USUAL, TensorType.parse("bfloat16[32]")), "it has no text for sinks"),
         (Attend(0.0), USUAL, "a scale of 0.0 turns the largest score into the least"),
         (Attend(0.1), operands(8, 8, 64, 64, "float64"), "float64 is computed by PyTorch"),
         (
@@ -121,7 +135,7 @@ def test_prefill_and_decode_have_a_kernel_each(target: str) -> None:
 
 
 def test_what_decoding_costs(registry: Registry) -> None:
-    """Rows that leave no processor idle are not shared out, so that nothing is to be combined."""
+    """Rows that leave no processor idle are not shared out, so that no counters are set to zero."""
     kernel, chip = registry.kernels["triton.decode_attention"](), registry.targets["h200"]
     few = kernel.cost(Attend(0.1), USUAL, Call(1, 1, 4096), chip)
     many = kernel.cost(Attend(0.1), USUAL, Call(64, 1, 4096), chip)

@@ -79,13 +79,13 @@ def test_a_model_computes_the_same_with_its_kernels(
     package = built(example)
     torch.manual_seed(0)
     model = package.Model(package.Config())
-    tokens = torch.randint(0, package.Config.vocab_size, (2, 9))
+    tokens = torch.randint(0, package.Config.vocab_size, (2, 12))
 
     def answers() -> list[torch.Tensor]:
         cache = model.new_cache(batch=2, length=12)
-        first = model.prefill(tokens[:, :5], cache, lengths=[5, 3])
-        more = model.extend(tokens[:, 5:7], cache)
-        last = model.decode(tokens[:, 7], cache)
+        first = model.prefill(tokens[:, :9], cache, lengths=[9, 3])
+        more = model.extend(tokens[:, 9:11], cache)
+        last = model.decode(tokens[:, 11], cache)
         with torch.no_grad():
             return [first, more, last, model(tokens), model.loss(tokens, tokens)]
 
@@ -110,7 +110,7 @@ def test_the_tests_that_a_package_carries(
     tests = importlib.import_module(f"{package.__name__}.tests.on_gpu")
     monkeypatch.setattr(tests, "DEVICE", "cpu")
     monkeypatch.setattr(tests, "CALLS", ((1, 1, 1), (2, 3, 5)))
-    monkeypatch.setattr(tests, "DECODE", ((2, 1, 5),))
+    monkeypatch.setattr(tests, "DECODE", ((2, 1, 5), (2, 2, 5)))
     calls: list[str] = []
     kernels = {n: f for n, f in vars(tests).items() if hasattr(f, "registered")}
     for key, function in kernels.items():
