@@ -60,9 +60,7 @@ class TritonDecodeAttention(Kernel):
     def key(self, op: Attend, operands: tuple[TensorType, ...]) -> tuple[int, ...]:
         return (*Sizes.of(operands).key, int(op.value_in_key))
 
-    def example(
-        self, op: Attend, operands: tuple[TensorType, ...], rows: int, usual: Call
-    ) -> Call:
+    def example(self, op: Attend, operands: tuple[TensorType, ...], rows: int, usual: Call) -> Call:
         """As many tokens as give so many queries; where a token has more, tiles are for few rows."""
         group = Sizes.of(operands).group
         tokens = min(max(rows // group, 1), DECODED.size)

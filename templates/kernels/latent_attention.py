@@ -81,9 +81,7 @@ class GluonLatentAttention(Kernel):
     def call(
         self, op: Attend, q: Code, k: Code, v: Code, positions: Code, *, phases: tuple[str, ...]
     ) -> Code:
-        return call(
-            "latent_attention", q, k, v, positions, op.scale, value_in_key=op.value_in_key
-        )
+        return call("latent_attention", q, k, v, positions, op.scale, value_in_key=op.value_in_key)
 
 
 def _held(sizes: Sizes, config: Config) -> int:
