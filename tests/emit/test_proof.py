@@ -116,7 +116,7 @@ def test_a_wrong_function_is_found(
 EXTEND = "return self._logits({% if not one %}*{% endif %}self._append(tokens, cache))"
 MODULE = {
     "a cache written one slot off": (
-        "cache.py",
+        "step.py",
         "buffer[self.rows, self.slots] = value",
         "buffer[self.rows, self.slots - 1] = value",
         "dense/k",

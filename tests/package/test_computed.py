@@ -120,7 +120,7 @@ def test_its_own_tests_pass(computed: ModuleType) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert "skipped" not in done.stderr
+    assert "OK (skipped=3)" in done.stderr  # those that record CUDA graphs
 
 
 @pytest.mark.parametrize("command", [("format", "--check"), ("check", "--select=F,I,UP,B")])

@@ -21,7 +21,7 @@ BILLIONS = {
 
 
 def test_the_names_of_a_package(any_package: ModuleType) -> None:
-    names = {"Cache", "Config", "Model", "generate", "load", "save", "stream"}
+    names = {"Cache", "Config", "DecodeStep", "Model", "generate", "load", "save", "stream"}
     routed = hasattr(any_package.model, "router") or hasattr(any_package.model, "route")
     assert set(any_package.__all__) == names | ({"balance"} if routed else set())
     assert any_package.__doc__
