@@ -38,7 +38,7 @@ def appends(plan: Plan) -> bool:
 
 def _lines(plan: Plan, kernel: Kernel, use: Use) -> Iterator[str]:
     """Statements that hold one use of a kernel to PyTorch, for calls of some sizes."""
-    names = use.op.operand_names()[: len(use.operands)]
+    names = use.op.named(len(use.operands))
     phases = tuple(
         dict.fromkeys(
             choice.phase
@@ -100,7 +100,7 @@ def _calls(use: Use, phases: tuple[str, ...]) -> Code:
 
 def _drawn(plan: Plan, key: str, use: Use) -> Code:
     """A random operand."""
-    types = dict(zip(use.op.operand_names(), use.operands, strict=False))
+    types = dict(zip(use.op.named(len(use.operands)), use.operands, strict=True))
     type = types[key]
     if whole := use.op.beginnings().get(key):
         return name(whole)[..., : type.row[-1].size]

@@ -123,9 +123,7 @@ def timed(
     gradients: Collection[str] = (),
 ) -> dict[str, Any]:
     """A call of a kernel, as the child makes it: with the gradients of these operands, if any."""
-    names = op.operand_names()[: len(operands)]
-    if len(names) < len(operands):  # of an op that takes any number
-        names = tuple(f"x{i}" for i in range(len(operands)))
+    names = op.named(len(operands))
     with blamed(kernel):
         code = kernel.call(op.at("size"), *map(name, names), phases=(phase,))
     attributes = op.at("size").attributes().items()

@@ -182,7 +182,7 @@ class GradientKernel(Kernel):
 
 def operands(kernel: Kernel, use: Use) -> dict[str, TensorType]:
     """What a kernel is given, by name: an op's operands, and for gradients those of results."""
-    given = dict(zip(use.op.operand_names(), use.operands, strict=False))
+    given = dict(zip(use.op.named(len(use.operands)), use.operands, strict=True))
     if isinstance(kernel, GradientKernel):
         results = use.op.infer(*use.operands)
         results = results if isinstance(results, tuple) else (results,)

@@ -71,7 +71,7 @@ def interpreted(
     """
     family = registry().kernels[kernel]()
     whole = [TensorType.parse(t if not t.startswith("[") else f"{dtype}{t}") for t in types]
-    names = op.operand_names()[: len(whole)]
+    names = op.named(len(whole))
     chip = registry().targets[target] if isinstance(target, str) else target
     refusal = family.refuses(op, tuple(whole), chip)
     assert refusal is None, refusal

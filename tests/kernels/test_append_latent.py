@@ -85,13 +85,13 @@ BROKEN = {
     "latents are taken to be dense": ("token * latent_row", "token * L"),
     "keys are taken to be dense": ("token * key_row", "token * (2 * P)"),
     "heads have one weight": ("head.to(tl.int64) * weight_head", "0"),
-    "a weight is taken to be dense": ("down * weight_in", "down * L"),
-    "columns are read past the last": ("mask=live & (along < N)", "mask=live"),
+    "a weight is taken to be dense": ("down * weight_in", "down * OUT"),
+    "columns are read past the last": ("mask=live & (along < IN)", "mask=live"),
     "a weight is read past its last row": (
-        "(down < N) & (column < L)",
-        "(column < L) & (down >= 0)",
+        "(down < IN) & (column < OUT)",
+        "(column < OUT) & (down >= 0)",
     ),
-    "columns are written past the last": ("mask=live & (column < L))", "mask=live)"),
+    "columns are written past the last": ("mask=live & (column < OUT))", "mask=live)"),
     "rows are written past the last": ("live = row < rows\n", "live = row < rows + 1\n"),
     "a latent is written past its last": (
         "x.to(row_ptr.dtype.element_ty), mask=column < L)",
