@@ -48,11 +48,11 @@ class TritonDecodeAttention(Kernel):
     def configs(
         self, op: Attend, operands: tuple[TensorType, ...], rows: int, target: Target
     ) -> Iterator[Config]:
-        sizes = Sizes.of(operands, op.value_in_key)
+        sizes = _sizes(op, operands, target)
         block_m = _block_m(sizes, rows, target)
         for programs, block_n, stages in _steps(sizes, block_m):
             held = sizes.held(block_m, block_n, stages, target)
-            if programs * held <= target.shared_memory and block_n <= _most_slots(sizes):
+            if programs * held <= target.shared_memory and block_n <= _most_slots(sizes, target):
                 constants = {**sizes.columns, "BLOCK_M": block_m, "BLOCK_N": block_n}
                 best = 8 if sizes.value > 256 or block_m * sizes.value > WIDE else 4
                 for warps in (best, 8):  # never fewer than the best: registers would spill
@@ -61,10 +61,8 @@ class TritonDecodeAttention(Kernel):
     def key(self, op: Attend, operands: tuple[TensorType, ...]) -> tuple[int, ...]:
         return (*Sizes.of(operands).key, int(op.value_in_key))
 
-    def example(
-        self, op: Attend, operands: tuple[TensorType, ...], rows: int, usual: Call
-    ) -> Call:
-        """As many tokens as give so many queries; where a token has more, tiles are for few rows."""
+    def example(self, op: Attend, operands: tuple[TensorType, ...], rows: int, usual: Call) -> Call:
+        """As many tokens as give so many queries; of fewer than one has, tiles are for few rows."""
         group = Sizes.of(operands).group
         tokens = min(max(rows // group, 1), DECODED.size)
         many = rows >= group or rows > self.ladder[-1]
@@ -87,6 +85,9 @@ class TritonDecodeAttention(Kernel):
             "windows": any(use.op.window is not None for use in uses),
             "caps": any(use.op.softcap is not None for use in uses),
             "sinks": any(len(use.operands) > 4 for use in uses),
+            "read_once": any(_sizes(use.op, use.operands, target).in_key for use in uses),
+            # A barrier there does not wait for what a program's other waves store.
+            "apart": "mfma" in target.features,
         }
 
     def call(
@@ -110,6 +111,11 @@ class TritonDecodeAttention(Kernel):
         }
         given = {key: value for key, value in options.items() if value is not None}
         return call("decode_attention", q, k, v, positions, op.scale, **given)
+
+
+def _sizes(op: Attend, operands: tuple[TensorType, ...], target: Target) -> Sizes:
+    """With mfma, operands of products are in registers: keys would not leave room to be values."""
+    return Sizes.of(operands, op.value_in_key and "mfma" not in target.features)
 
 
 def _block_m(sizes: Sizes, rows: int, target: Target) -> int:
@@ -144,14 +150,16 @@ def _steps(sizes: Sizes, block_m: int) -> Iterator[tuple[int, int, int]]:
         yield from ((programs, block_n, stages) for block_n, stages in blocks)
 
 
-def _most_slots(sizes: Sizes) -> int:
-    """Slots of a block, of which a thread's registers hold a part as well."""
+def _most_slots(sizes: Sizes, target: Target) -> int:
+    """Slots of a block, of which a thread's registers hold a part as well, with mfma all of it."""
+    if "mfma" in target.features and sizes.value > 256:
+        return LEAST
     return 64 if sizes.bytes <= 2 else 32
 
 
 def _programs(use: Use, target: Target) -> int:
     """How many programs a processor has room for, of which it needs two."""
-    sizes = Sizes.of(use.operands, use.op.value_in_key)
+    sizes = _sizes(use.op, use.operands, target)
     found = []
     for _, config in use.tiles:
         tile = config.constants

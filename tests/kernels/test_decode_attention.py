@@ -1,4 +1,4 @@
-"""Attention of few queries a row in Triton: against its op in float64, for contexts of any length."""
+"""Attention of few queries a row in Triton: against its op in float64, for any contexts."""
 
 from __future__ import annotations
 
