@@ -126,14 +126,14 @@ def calls_of(plan: Plan) -> list[Any]:
             if kernel is None or not kernel.triton:
                 continue
             use = plan.use(choice, kernel)
-            for sizes in _reaching(kernel, use, usual):
+            for sizes in reaching(kernel, use, usual):
                 for call in calls(kernel, use, [sizes], (choice.phase,)):
                     found[json.dumps(call, sort_keys=True)] = call
     return list(found.values())
 
 
-def _reaching(kernel: Kernel, use: Use, usual: Sizes) -> Iterator[Sizes]:
-    """Sizes of a call for each of a kernel's configurations."""
+def reaching(kernel: Kernel, use: Use, usual: Sizes) -> Iterator[Sizes]:
+    """Sizes of a call for each of a kernel's configurations, of the kind of a phase's usual one."""
     limits = [limit for limit, _ in use.tiles if limit is not None]
     if not limits:
         yield usual

@@ -82,7 +82,10 @@ class Kernel:
     packed: ClassVar[bool] = False
     """Whether it takes no list of tensors, one an expert, for a parameter."""
     ladder: ClassVar[tuple[int, ...]] = ()
-    """Rows of a call (batch x tokens) up to which other tiles may be best, the smallest first."""
+    """Rows of a call (batch x tokens) up to which other tiles may be best, the smallest first.
+
+    One that counts other rows says in `example` what call has so many.
+    """
 
     # `op` is of the class that a kernel implements, which its override may say.
 
@@ -117,9 +120,7 @@ class Kernel:
         yield from ((limit, limit) for limit in self.ladder)
         yield None, 4 * self.ladder[-1] if self.ladder else 1
 
-    def example(
-        self, op: Any, operands: tuple[TensorType, ...], rows: int, usual: Sizes
-    ) -> Sizes:
+    def example(self, op: Any, operands: tuple[TensorType, ...], rows: int, usual: Sizes) -> Sizes:
         """A call that tiles for so many rows serve, of the kind of a phase's `usual` one."""
         return Sizes(rows, 1, usual.context) if usual.tokens == 1 else Sizes(1, rows, rows)
 

@@ -17,6 +17,7 @@ from ...compiler.schedule.tiles import power_of_2
 from .attention import LEAST, Sizes, refusal
 
 BATCH = 128  # rows of a call that is large
+WIDE = 128 * 128  # results of a tile that leave a thread of four warps few other registers
 
 
 class TritonDecodeAttention(Kernel):
@@ -47,13 +48,13 @@ class TritonDecodeAttention(Kernel):
     def configs(
         self, op: Attend, operands: tuple[TensorType, ...], rows: int, target: Target
     ) -> Iterator[Config]:
-        sizes = Sizes.of(operands, op.value_in_key)
+        sizes = _sizes(op, operands, target)
         block_m = _block_m(sizes, rows, target)
-        for programs, block_n, stages in _steps(sizes):
+        for programs, block_n, stages in _steps(sizes, block_m):
             held = sizes.held(block_m, block_n, stages, target)
-            if programs * held <= target.shared_memory and block_n <= _most_slots(sizes):
+            if programs * held <= target.shared_memory and block_n <= _most_slots(sizes, target):
                 constants = {**sizes.columns, "BLOCK_M": block_m, "BLOCK_N": block_n}
-                best = 8 if sizes.value > 256 else 4
+                best = 8 if sizes.value > 256 or block_m * sizes.value > WIDE else 4
                 for warps in (best, 8):  # never fewer than the best: registers would spill
                     yield Config(constants, warps, stages)
 
@@ -61,7 +62,7 @@ class TritonDecodeAttention(Kernel):
         return (*Sizes.of(operands).key, int(op.value_in_key))
 
     def example(self, op: Attend, operands: tuple[TensorType, ...], rows: int, usual: Call) -> Call:
-        """As many tokens as give so many queries; where a token has more, tiles are for few rows."""
+        """As many tokens as give so many queries; of fewer than one has, tiles are for few rows."""
         group = Sizes.of(operands).group
         tokens = min(max(rows // group, 1), DECODED.size)
         many = rows >= group or rows > self.ladder[-1]
@@ -84,6 +85,9 @@ class TritonDecodeAttention(Kernel):
             "windows": any(use.op.window is not None for use in uses),
             "caps": any(use.op.softcap is not None for use in uses),
             "sinks": any(len(use.operands) > 4 for use in uses),
+            "read_once": any(_sizes(use.op, use.operands, target).in_key for use in uses),
+            # A barrier there does not wait for what a program's other waves store.
+            "apart": "mfma" in target.features,
         }
 
     def call(
@@ -109,6 +113,11 @@ class TritonDecodeAttention(Kernel):
         return call("decode_attention", q, k, v, positions, op.scale, **given)
 
 
+def _sizes(op: Attend, operands: tuple[TensorType, ...], target: Target) -> Sizes:
+    """With mfma, operands of products are in registers: keys would not leave room to be values."""
+    return Sizes.of(operands, op.value_in_key and "mfma" not in target.features)
+
+
 def _block_m(sizes: Sizes, rows: int, target: Target) -> int:
     """Rows of a tile for so many queries that share keys, as far as a program's registers go.
 
@@ -122,29 +131,35 @@ def _most_queries(sizes: Sizes, target: Target) -> int:
     """Rows of a tile: as many as a program's registers hold the results of."""
     if sizes.bytes > 2:
         return LEAST  # exact products: no matrix instruction, and operands twice as large
-    wide = 64 if sizes.value <= 128 else 32
-    return wide
+    if "wgmma" in target.features and sizes.held(64, 32, 3, target) <= target.shared_memory:
+        return 64  # rows of its instruction
+    return 64 if sizes.value <= 128 else 32
 
 
-def _steps(sizes: Sizes) -> Iterator[tuple[int, int, int]]:
+def _steps(sizes: Sizes, block_m: int) -> Iterator[tuple[int, int, int]]:
     """Programs that a processor has room for, slots of a block and blocks in flight, best first.
 
-    Two programs read while the other computes; one that has wide results takes all the room, since
-    with half as many there is half as much to combine.
+    Of two programs one reads while the other computes. One with wide results takes all the room,
+    since half as many programs leave half as much to combine; where their tiles are high as well,
+    scores of more than 32 slots would spill.
     """
-    sizes_of_blocks = (64, 3), (64, 2), (32, 3), (32, 2), (16, 2)
+    blocks: tuple[tuple[int, int], ...] = ((64, 3), (64, 2), (32, 3), (32, 2), (16, 2))
+    if block_m * sizes.value > WIDE:
+        blocks = ((32, 4), (32, 3))
     for programs in (1,) if sizes.value > 256 else (2, 1):
-        yield from ((programs, block_n, stages) for block_n, stages in sizes_of_blocks)
+        yield from ((programs, block_n, stages) for block_n, stages in blocks)
 
 
-def _most_slots(sizes: Sizes) -> int:
-    """Slots of a block, of which a thread's registers hold a part as well."""
+def _most_slots(sizes: Sizes, target: Target) -> int:
+    """Slots of a block, of which a thread's registers hold a part as well, with mfma all of it."""
+    if "mfma" in target.features and sizes.value > 256:
+        return LEAST
     return 64 if sizes.bytes <= 2 else 32
 
 
 def _programs(use: Use, target: Target) -> int:
     """How many programs a processor has room for, of which it needs two."""
-    sizes = Sizes.of(use.operands, use.op.value_in_key)
+    sizes = _sizes(use.op, use.operands, target)
     found = []
     for _, config in use.tiles:
         tile = config.constants
