@@ -33,7 +33,7 @@ BESIDE = (
     "_place",
     "_combine",
     "_add_sums",
-    "_in_float8",
+    "_round",
 )  # kernels that take little beside the others
 TOKENS = (1, 8, 32, 512, 4096, 32768)
 
