@@ -59,7 +59,7 @@ class TritonGroupedGemm(Kernel):
         x, index, *_ = operands
         _, width, inner, _ = _sizes(operands)
         between = 2 * sizes.count(index) * (inner + width) * BYTES[x.dtype]
-        launches = 2 if _waits(target) else 3
+        launches = 2 if waits(target) else 3
         if sizes.rows > TOKENS:  # a table is made, and the sum stands apart
             launches = 4 if sizes.count(index) <= COUNTED else 5
         return op.cost(sizes, *operands) + Cost(bytes=between, launches=launches)
@@ -143,7 +143,7 @@ def _of_rows(
     few = block_m <= FEW
     widest = _widest(block_m, operands, target)
     # Tried: else a register is spilled, since small tiles are compiled for many at a time.
-    spare = not few or _roomy(target)
+    spare = not few or roomy(target)
     # Of few rows a processor runs two programs: while one begins or ends, the other still reads.
     for swapped, share, block_k, programs, fewer in product(
         _orders(block_m, operands, target),
@@ -153,14 +153,14 @@ def _of_rows(
         (0, 1),
     ):
         block_n = max(widest // share, 16)
-        gate_n = _columns(inner, block_n, tiles, target)
-        down_n = _columns(width, (2 if spare else 1) * block_n, tiles, target)
+        gate_n = columns(inner, block_n, tiles, target)
+        down_n = columns(width, (2 if spare else 1) * block_n, tiles, target)
         if swapped and min(gate_n, down_n) < 64:
             continue  # the instruction takes 64 rows, here the weights'
         block_k = _divisor(block_k, width, inner)
         step = (block_m + max(2 * gate_n, down_n)) * block_k * BYTES[operands[0].dtype]
         # An instruction that reads shared memory holds on to the step that it is at.
-        held = 1 if _reads_shared(target) and (swapped or not few) else 0
+        held = 1 if reads_shared(target) and (swapped or not few) else 0
         most = 3 if not spare else 5 if swapped else 4
         fitting = (target.shared_memory // programs - RESERVED) // step + 1 - held
         stages = min(fitting, most) - fewer
@@ -174,7 +174,7 @@ def _of_rows(
             "DOWN_N": down_n,
             "GROUP_M": GROUP_M,
             "SORTED": int(alone < rows),
-            "SUMMED": int(alone >= rows and _waits(target)),
+            "SUMMED": int(alone >= rows and waits(target)),
             "SWAPPED": int(swapped),
         }
         if "tma" in target.features:
@@ -189,12 +189,12 @@ def _orders(block_m: int, operands: tuple[TensorType, ...], target: Target) -> t
     rows than that. Up to 16 rows nothing is won: a processor waits for weights either way, of
     which it has as many in flight without a step that is held.
     """
-    if block_m > FEW or not _reads_shared(target) or BYTES[operands[0].dtype] != 2:
+    if block_m > FEW or not reads_shared(target) or BYTES[operands[0].dtype] != 2:
         return (False,)
     return (False, True) if block_m == 16 else (True, False)
 
 
-def _waits(target: Target) -> bool:
+def waits(target: Target) -> bool:
     """Whether a barrier of Triton's waits for what threads stored, so that one of them may tell.
 
     Seen in what is compiled: on targets with mfma, stores of other waves may yet be under way.
@@ -220,31 +220,31 @@ def _widest(block_m: int, operands: tuple[TensorType, ...], target: Target) -> i
     if block_m <= FEW:
         return 64
     # Where the operands pass through registers too, two such sums leave no room for them.
-    return 128 if block_m <= 64 or _roomy(target) else 64
+    return 128 if block_m <= 64 or roomy(target) else 64
 
 
 def _depths(block_m: int, operands: tuple[TensorType, ...], target: Target) -> tuple[int, ...]:
     """How much of its rows a step may take, the best first."""
     if operands[0].dtype == "float32":
         return (32, 16)
-    return (128, 64, 32) if block_m == 16 and _reads_shared(target) else (64, 32)
+    return (128, 64, 32) if block_m == 16 and reads_shared(target) else (64, 32)
 
 
 def _warps(block_m: int, target: Target) -> int:
-    return 4 if block_m <= (64 if _roomy(target) else FEW) else 8
+    return 4 if block_m <= (64 if roomy(target) else FEW) else 8
 
 
-def _reads_shared(target: Target) -> bool:
+def reads_shared(target: Target) -> bool:
     """Whether matrix instructions of 64 rows read their operands from shared memory."""
     return not {"wgmma", "tcgen05"}.isdisjoint(target.features)
 
 
-def _roomy(target: Target) -> bool:
+def roomy(target: Target) -> bool:
     """Whether sums leave registers free: operands need none, or sums have some of their own."""
-    return _reads_shared(target) or "mfma" in target.features
+    return reads_shared(target) or "mfma" in target.features
 
 
-def _columns(size: int, most: int, tiles: int, target: Target) -> int:
+def columns(size: int, most: int, tiles: int, target: Target) -> int:
     """Columns of a tile: fewer where an eighth of the processors would have no program."""
     block = min(most, max(power_of_2(size), 16))
     while block > 32 and 8 * tiles * -(-size // block) < 7 * target.processors:

@@ -7,7 +7,9 @@ block of columns.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
+from itertools import islice, product
 from typing import Any
 
 from ...compiler.ir.cost import Cost, Sizes
@@ -15,14 +17,22 @@ from ...compiler.ir.types import BYTES, TensorType
 from ...compiler.machine.target import Target
 from ...compiler.ops.quantized_experts import QuantizedExperts
 from ...compiler.schedule.code import Code, as_code
-from ...compiler.schedule.kernel import Config, Kernel, Use
+from ...compiler.schedule.kernel import CANDIDATES, Config, Kernel, Use
 from ...compiler.schedule.tiles import power_of_2, unable
 from .activations import activations
-from .grouped_gemm import COUNTED, unlike
+from .grouped_gemm import (
+    COUNTED,
+    FEW,
+    GROUP_M,
+    RESERVED,
+    TOKENS,
+    columns,
+    reads_shared,
+    roomy,
+    unlike,
+    waits,
+)
 from .quantized_experts import quantized_call
-
-GROUP_M = 8  # tiles of rows whose programs run together
-FEW = 32  # rows of a tile that waits for weights, not for its products
 
 
 class TritonQuantizedGemm(Kernel):
@@ -33,7 +43,7 @@ class TritonQuantizedGemm(Kernel):
     reference = "torch.quantized_experts"
     packed = True
     parts = ("choices", "eight_bits")
-    ladder = (1, 16, *(64 << n for n in range(7)))
+    ladder = (1, 16, TOKENS, *(64 << n for n in range(7)))
 
     def refuses(
         self, op: QuantizedExperts, operands: tuple[TensorType, ...], target: Target
@@ -63,43 +73,25 @@ class TritonQuantizedGemm(Kernel):
         between = 2 * sizes.count(index) * (inner * hidden + width * BYTES[x.dtype])
         if op.activations:
             between += 2 * sizes.count(x)
-        most = next((n for n in self.ladder if sizes.rows <= n), 4 * self.ladder[-1])
-        launches = 3 + op.activations
-        if sizes.rows > _block_m(op, operands, most, target):  # a table is made
-            launches += 1 if sizes.count(index) <= COUNTED else 2
+        launches = 2 if waits(target) else 3
+        if sizes.rows > TOKENS:  # a table is made, and the sum stands apart
+            launches = 4 if sizes.count(index) <= COUNTED else 5
+        launches += op.activations
         return op.cost(sizes, *operands) + Cost(bytes=between, launches=launches)
 
     def configs(
         self, op: QuantizedExperts, operands: tuple[TensorType, ...], rows: int, target: Target
     ) -> Iterator[Config]:
-        experts, width, inner, top_k = _sizes(operands)
-        block, item = op.block.size, BYTES[operands[0].dtype]
-        best = _block_m(op, operands, rows, target)
-        for block_m in (n for n in (128, 64, 32, 16) if n <= best):
-            tiles = max(min(rows * top_k, experts), rows * top_k // block_m)
-            widest = 32 if item == 4 and not op.activations else 64 if block_m <= FEW else 128
-            narrow = 32 if block_m > FEW and not _roomy(target) else 64
-            gate_n = min(block, narrow)
-            gate_n = block if op.activations else _columns(inner, gate_n, tiles, target)
-            down_n = _columns(width, min(block, widest), tiles, target)
-            given = block_m * (1 if op.activations else item)
-            step = block * (given + max(2 * gate_n, down_n))
-            few = block_m <= FEW
-            # Of few rows a processor runs two programs: while one begins, the other still reads.
-            room = target.shared_memory // (2 if few else 1)
-            # An instruction that reads shared memory holds on to the step that it is at.
-            held = 0 if few or "wgmma" not in target.features else 1
-            # Tried: of few rows in float8, more steps in flight spill a register.
-            stages = min(room // step + 1 - held, 2 if few and op.activations else 4)
-            if stages < 2:
-                continue
-            constants = {
-                "BLOCK_M": block_m,
-                "GATE_N": gate_n,
-                "DOWN_N": down_n,
-                "GROUP_M": GROUP_M,
-            }
-            yield Config(constants, 4 if few else 8, stages)
+        """The likely best first, then others that share tiles, steps and stages out otherwise."""
+        best, most = _block_m(op, operands, rows), _most_rows(op, operands, target)
+        best = min(best, most)
+        others = [m for m in (best // 2, 2 * best) if 16 <= m <= most]
+        found: list[Config] = []
+        for block_m, some in (best, CANDIDATES // 2), *((m, CANDIDATES // 4) for m in others):
+            fresh = (c for c in _of_rows(block_m, op, operands, rows, target) if c not in found)
+            for config in islice(fresh, some):
+                found.append(config)
+                yield config
 
     def tables(self, uses: tuple[Use, ...], target: Target) -> Mapping[str, Any]:
         tiles = {}
@@ -115,8 +107,9 @@ class TritonQuantizedGemm(Kernel):
         used = sorted({use.op.activation for use in uses})
         return {
             "masked": masked,
+            "described": "tma" in target.features,
             "near": any(use.op.activations for use in uses),
-            "decoded": any(_decoded(use) for use in uses),
+            "decoded": "fp8" not in target.features and any(map(_float8, uses)),
             "activations": [(as_code(key), activations("y")[key]) for key in used],
         }
 
@@ -124,9 +117,8 @@ class TritonQuantizedGemm(Kernel):
         return quantized_call("grouped_quantized_experts", op, operands)
 
 
-def _decoded(use: Use) -> bool:
-    """Whether float8 is made wide by the kernel: not all targets have an instruction for it."""
-    return not use.op.activations and use.operands[3].dtype != "int8"
+def _float8(use: Use) -> bool:
+    return use.operands[3].dtype.startswith("float8")
 
 
 def _sizes(operands: tuple[TensorType, ...]) -> tuple[int, int, int, int]:
@@ -136,29 +128,100 @@ def _sizes(operands: tuple[TensorType, ...]) -> tuple[int, int, int, int]:
     return experts.size, width.size, inner.size, index.row[0].size
 
 
-def _block_m(
-    op: QuantizedExperts, operands: tuple[TensorType, ...], rows: int, target: Target
-) -> int:
+def _block_m(op: QuantizedExperts, operands: tuple[TensorType, ...], rows: int) -> int:
     """Rows of a tile: as many as an expert that is chosen has on average; of few tokens it takes
     all."""
     experts, _, _, top_k = _sizes(operands)
-    # Tried: with more, registers are spilled. A block's product stands beside the sums, and gate
-    # and up are as wide as a block where the hidden row becomes float8.
-    most = 128 if _roomy(target) and not op.activations else 64
-    if operands[0].dtype == "float32" and not op.activations:
-        most = 32
-    average = -(-rows * (top_k - op.always.size) // (experts - op.always.size))
-    return 16 if rows <= 16 else min(max(power_of_2(average), 16), most)
+    if rows <= TOKENS:
+        return max(power_of_2(rows), 16)
+    return max(power_of_2(-(-rows * (top_k - op.always.size) // (experts - op.always.size))), 16)
 
 
-def _roomy(target: Target) -> bool:
-    """Whether sums leave registers free: operands need none, or sums have some of their own."""
-    return not {"wgmma", "tcgen05", "mfma"}.isdisjoint(target.features)
+def _most_rows(op: QuantizedExperts, operands: tuple[TensorType, ...], target: Target) -> int:
+    if op.activations:
+        return 64  # tried: of 128, gate and up and their block's product spill, as wide as a block
+    if operands[0].dtype == "float32":
+        return 32
+    return 128 if roomy(target) else 64
 
 
-def _columns(size: int, most: int, tiles: int, target: Target) -> int:
-    """Columns of a tile: fewer where an eighth of the processors would have no program."""
-    block = min(most, max(power_of_2(size), 16))
-    while block > 32 and 8 * tiles * -(-size // block) < 7 * target.processors:
-        block //= 2
-    return block
+def _of_rows(
+    block_m: int,
+    op: QuantizedExperts,
+    operands: tuple[TensorType, ...],
+    rows: int,
+    target: Target,
+) -> Iterator[Config]:
+    """Configurations of tiles of so many rows, the likely best first."""
+    experts, width, inner, top_k = _sizes(operands)
+    block, item = op.block.size, 1 if op.activations else BYTES[operands[0].dtype]
+    tiles = max(min(rows * top_k, experts), rows * top_k // block_m)
+    few = block_m <= FEW
+    for swapped, share, programs, fewer in product(
+        _orders(block_m, item, target),
+        (1, 2),  # half the tile, where a whole one does not fit
+        (1, 2, 3) if few else (1, 2),
+        (0, 1),
+    ):
+        gate_n, down_n = _widest(block_m, item, swapped, target)
+        gate_n = columns(inner, min(block, gate_n // share), tiles, target)
+        gate_n = block if op.activations else gate_n
+        down_n = columns(width, min(block, down_n // share), tiles, target)
+        if swapped and min(gate_n, down_n) < 64:
+            continue  # the instruction takes 64 rows, here the weights'
+        # Of few rows a processor runs two programs: while one begins or ends, the other still
+        # reads. Where it has only one, that one may have all its memory.
+        alone = tiles * -(-inner // gate_n) <= target.processors
+        if few and not alone and programs == 1:
+            continue
+        rows_step = block_m * item * block
+        weights_step = block * max(2 * gate_n, down_n)
+        # What an instruction reads from shared memory is held, and weights that were made wide.
+        held = 0
+        if swapped or (not few and reads_shared(target)):
+            held = rows_step + (weights_step if item == 1 else 0)
+        if held and item > 1 and not swapped:
+            held += item * block * max(gate_n, down_n)
+        step = rows_step + weights_step
+        fitting = (target.shared_memory // programs - RESERVED - held) // step + 1
+        stages = min(fitting, 6 if few and swapped else 4) - fewer
+        if stages < 2:
+            continue
+        whole = min(block_m, TOKENS)  # so many tokens need no table
+        constants = {
+            "BLOCK_M": block_m,
+            "GATE_N": gate_n,
+            "DOWN_N": down_n,
+            "GROUP_M": GROUP_M,
+            "SORTED": int(whole < rows),
+            "SUMMED": int(whole >= rows and waits(target)),
+            "SWAPPED": int(swapped),
+        }
+        if "tma" in target.features:
+            constants["DESCRIBED"] = int(block_m > 16 and math.gcd(width, inner) % 16 == 0)
+        # With tcgen05 a thread of four warps has a row of weights, and so the scales of all tokens.
+        crowded = op.activations and block_m > 16 and "tcgen05" in target.features
+        warps = 4 if few and not crowded else 8
+        yield Config(constants, warps, stages)
+
+
+def _orders(block_m: int, item: int, target: Target) -> tuple[bool, ...]:
+    """Whether the weights may be a product's rows, the best first.
+
+    An instruction of 64 rows that reads shared memory then takes weights of a tile that has fewer
+    rows than that. In float8 they take no registers on their way; those that are made wide take
+    those that they are in, and are not written to shared memory again.
+    """
+    if item == 4 or not reads_shared(target):
+        return (False,)
+    return (True, False) if block_m <= FEW else (False, True)
+
+
+def _widest(block_m: int, item: int, swapped: bool, target: Target) -> tuple[int, int]:
+    """Columns of a tile of gate, and as many of up, and of a tile of the other product."""
+    if item == 4:
+        return 32, 32  # exact products: no matrix instruction, and twice the bytes
+    if block_m <= FEW:
+        return 64, 128 if swapped and item == 1 else 64
+    # Gate, up and a block's product are held in registers.
+    return 128 if block_m == 64 and reads_shared(target) else 64 if roomy(target) else 32, 128

@@ -25,6 +25,8 @@ JOBS = {
     "mixtral-8x7b": "Mixtral",
     "gradients": "gradients",
     "float8_e4m3fn-activations": "V2-Lite, float8",
+    "deepseek-v3-float8_e4m3fn-activations": "V3, float8",
+    "deepseek-v3-float8_e4m3fn": "V3, weights in float8",
 }
 FILES = ("grouped_gemm", "quantized_gemm", "rms_norm", "add_rms_norm", "gated_activation")
 BESIDE = (
@@ -33,7 +35,7 @@ BESIDE = (
     "_place",
     "_combine",
     "_add_sums",
-    "_in_float8",
+    "_round",
 )  # kernels that take little beside the others
 TOKENS = (1, 8, 32, 512, 4096, 32768)
 

@@ -23,6 +23,18 @@ CLOSE = {"float32": 2e-6, "float16": 2e-3}
 FLOAT8 = "float8_e4m3fn"
 
 
+def types(
+    experts: int, top_k: int, width: int, inner: int, format: str, block: int
+) -> tuple[str, ...]:
+    """Of x, index, weight, gate_up, down and their scales."""
+    tall, wide = -(-inner // block), -(-width // block)
+    return (
+        *(f"[B, T, {width}]", f"int64[B, T, {top_k}]", f"float32[B, T, {top_k}]"),
+        *(f"{format}[{experts}, 2, {inner}, {width}]", f"{format}[{experts}, {width}, {inner}]"),
+        *(f"float32[{experts}, 2, {tall}, {wide}]", f"float32[{experts}, {wide}, {tall}]"),
+    )
+
+
 def run(
     rows: int,
     experts: int,
@@ -48,31 +60,24 @@ def run(
     draws = np.random.default_rng(1)
     index = choices(draws, rows, experts, top_k, always, chosen)
     shapes = {"gate_up": (experts, 2, inner, width), "down": (experts, width, inner)}
-    values, types = {"index": index[None]}, {}
+    values = {"index": index[None]}
     for name, shape in shapes.items():
         drawn = draws.standard_normal(shape) * LARGEST[format] / 4
         values[name] = rounded(np.clip(drawn, -LARGEST[format], LARGEST[format]), format)
         counts = (*shape[:-2], *(-(-size // block) for size in shape[-2:]))
         scale = draws.uniform(0.5, 1.5, counts)
         values[f"{name}_scale"] = scale * 4 / LARGEST[format] / shape[-1] ** 0.5
-        types[name], types[f"{name}_scale"] = f"{format}{[*shape]}", f"float32{[*counts]}"
     if wrong is not None:
         values["gate_up"][wrong[0], 0, wrong[1], 0] = np.nan
     values["x"] = draws.standard_normal((1, rows, width))
     values["x"][0, rows // 2, :block] = 0
-    order = ("gate_up", "down", "gate_up_scale", "down_scale")
     with rounding():
         return interpreted(
             "triton.quantized_gemm",
             QuantizedExperts(
                 activation, always=Dim.of(always), block=Dim.of(block), activations=near
             ),
-            [
-                f"[B, T, {width}]",
-                f"int64[B, T, {top_k}]",
-                f"float32[B, T, {top_k}]",
-                *(types[name] for name in order),
-            ],
+            types(experts, top_k, width, inner, format, block),
             Sizes(1, rows, rows),
             dtype=dtype,
             values=values,

@@ -11,24 +11,35 @@ from archsmith.compiler.ops.quantized_experts import QuantizedExperts
 from archsmith.compiler.plugins import Registry
 from archsmith.compiler.schedule.select import use
 from kernels.checks import VALUES
-from kernels.quantized_cases import FLOAT8
+from kernels.quantized_cases import FLOAT8, types
 from kernels.recorded import Ahead
 
-E, D, F, K = 64, 2048, 1408, 6  # DeepSeek-V2-Lite's experts
-ROWS = (1, 16, 256, 512, 4096)
-"""Tokens of calls that reach tiles of 16 rows, with a table and without, and of up to 128."""
+# Experts, experts a token, width, inner width; and tokens of calls that reach tiles of 16 rows, of
+# 32 and of more, with a table and without.
+SIZES = {
+    "deepseek-v2-lite": ((64, 6, 2048, 1408), (1, 16, 32, 256, 512, 4096)),
+    "deepseek-v3": ((256, 8, 7168, 2048), (1, 32, 64, 1024, 8192)),
+}
+JOBS = {"deepseek-v2-lite": "", "deepseek-v3": "deepseek-v3-"}  # what its facts are kept by
 WIDE = {"a100": "mma.sync", "h200": "wgmma.mma_async", "b200": "tcgen05.mma", "mi300x": "v_mfma"}
+USES = [
+    *(("a100", "deepseek-v2-lite", format, False) for format in (FLOAT8, "int8")),
+    *(("h200", "deepseek-v2-lite", FLOAT8, near) for near in (False, True)),
+    ("b200", "deepseek-v2-lite", FLOAT8, True),
+    ("b200", "deepseek-v2-lite", "int8", False),
+    *(("mi300x", "deepseek-v2-lite", format, False) for format in (FLOAT8, "int8")),
+    *((target, "deepseek-v3", FLOAT8, False) for target in WIDE),
+    *((target, "deepseek-v3", FLOAT8, True) for target in ("h200", "b200")),
+]
 
 
 def compiled(
-    ahead: Ahead, registry: Registry, target: str, format: str, near: bool, oldest: bool
+    ahead: Ahead, registry: Registry, use_of: tuple[str, str, str, bool], oldest: bool
 ) -> list[Compiled]:
-    types = (
-        *(f"bfloat16[B, T, {D}]", f"int64[B, T, {K}]", f"float32[B, T, {K}]"),
-        *(f"{format}[{E}, 2, {F}, {D}]", f"{format}[{E}, {D}, {F}]"),
-        *(f"float32[{E}, 2, {F // 128}, {D // 128}]", f"float32[{E}, {D // 128}, {F // 128}]"),
-    )
-    operands = tuple(map(TensorType.parse, types))
+    target, model, format, near = use_of
+    sizes, calls_of = SIZES[model]
+    texts = types(*sizes, format, 128)
+    operands = tuple(TensorType.parse(t if t[0] != "[" else f"bfloat16{t}") for t in texts)
     op, chip = QuantizedExperts("silu", activations=near), registry.targets[target]
     files = {}
     kernel = registry.kernels["triton.quantized_gemm"]()
@@ -37,40 +48,40 @@ def compiled(
         for stem in (family.stem(), *family.parts):
             files[f"kernels/{stem}.py"] = kernel_file(family, [found], chip, VALUES, part=stem)
     files["kernels/operators.py"] = operators_file(registry.templates["operators.py"], files, 2)
-    asked = calls(kernel, found, [Sizes(1, rows, rows) for rows in ROWS], ("prefill",))
-    job = f"{format}-activations" if near else format
+    asked = calls(kernel, found, [Sizes(1, rows, rows) for rows in calls_of], ("prefill",))
+    job = f"{JOBS[model]}{format}" + "-activations" * near
     return ahead(job, files, asked, chip, oldest)
 
 
 @pytest.mark.parametrize("oldest", [False, True])
-@pytest.mark.parametrize(
-    ("target", "format", "near"),
-    [
-        ("a100", FLOAT8, False),
-        ("a100", "int8", False),
-        ("h200", FLOAT8, False),
-        ("h200", FLOAT8, True),
-        ("b200", FLOAT8, True),
-        ("b200", "int8", False),
-        ("mi300x", FLOAT8, False),
-        ("mi300x", "int8", False),
-    ],
-)
+@pytest.mark.parametrize("use_of", USES, ids=str)
 def test_experts_in_8_bits(
-    ahead: Ahead, registry: Registry, target: str, format: str, near: bool, oldest: bool
+    ahead: Ahead, registry: Registry, use_of: tuple[str, str, str, bool], oldest: bool
 ) -> None:
-    found = compiled(ahead, registry, target, format, near, oldest)
+    target, model, _, near = use_of
+    found = compiled(ahead, registry, use_of, oldest)
     assert {kernel.kernel for kernel in found} >= {"_product", "_combine", "_sort"}
-    assert ("_in_float8" in {kernel.kernel for kernel in found}) == near
+    assert ("_round" in {kernel.kernel for kernel in found}) == near
     products = [kernel for kernel in found if kernel.kernel == "_product"]
-    assert {kernel.options["BLOCK_M"] for kernel in products} >= {16, 64}
+    assert {kernel.options["BLOCK_M"] for kernel in products} >= {16, 32, 64 if near else 128} or (
+        target == "a100"
+    )
     for kernel in found:
         assert kernel.spills == 0, kernel
         assert kernel.shared <= registry.targets[target].shared_memory, kernel
+    inner = SIZES[model][0][3]
     for kernel in products:
-        large = kernel.options["BLOCK_M"] >= 64
+        tile = kernel.options
+        large = tile["BLOCK_M"] >= 64 or tile["SWAPPED"]
         wanted = WIDE[target] if large or target == "mi300x" else "mma.sync"
         assert set(kernel.instructions) == {wanted}, kernel
-        if target == "h200" and large:  # 32 numbers of float8 at a time, or 16 of bfloat16
-            parts = 2 if kernel.options["OUT"] == F else 1
-            assert kernel.instructions[wanted] == parts * 128 // (32 if near else 16), kernel
+        assert tile.get("DESCRIBED", 0) == ("tma" in registry.targets[target].features) * (
+            tile["BLOCK_M"] > 16
+        )
+        if target == "h200":  # 64 rows and 32 numbers of float8 at a time, or 16 of bfloat16
+            assert large, kernel
+            parts = 2 if tile["OUT"] == inner else 1
+            tall = tile["BLOCK_N"] if tile["SWAPPED"] else tile["BLOCK_M"]
+            each = max(tall // (64 * (tile["num_warps"] // 4)), 1)
+            deep = tile["BLOCK"] // (32 if near else 16)
+            assert kernel.instructions[wanted] == parts * each * deep, kernel
