@@ -111,13 +111,13 @@ APART = {
     ),
 }
 
-SMALL = Case([36, 66], 12, 2, 40, 24, slots=64, tokens=3)  # of two tiles a group
+SMALL = Case([18, 66], 12, 2, 40, 24, slots=64, tokens=3)  # of two tiles a group
 SETS = {
     "common": (COMMON, SMALL),
-    "options": (OPTIONS, Case([40, 66], 4, 2, 40, 24, window=37, sinks=True, softcap=1.5)),
-    "in-key": (IN_KEY, Case([36, 66], 6, 1, 40, 32, in_key=True, tokens=2)),
-    "apart": (APART, Case([36, 66], 12, 2, 40, 24, tokens=3)),
-    "ring": (RING, Case([20, 66], 4, 2, 16, 16, window=30, ring=40)),
+    "options": (OPTIONS, Case([20, 34], 4, 2, 40, 24, window=19, sinks=True, softcap=1.5)),
+    "in-key": (IN_KEY, Case([18, 34], 6, 1, 40, 32, in_key=True, tokens=2)),
+    "apart": (APART, Case([18, 34], 12, 2, 40, 24, tokens=3)),
+    "ring": (RING, Case([15, 66], 4, 2, 16, 16, window=20, ring=33)),
 }
 TARGETS = {kind: "mi300x" if kind == "apart" else "h200" for kind in SETS}
 EVERY = [
@@ -128,10 +128,10 @@ EVERY = [
 
 
 def in_steps(text: str) -> str:
-    """The text with splits of two small blocks each, which are combined a few columns at a time."""
+    """The text with splits of few small blocks, which are combined a few columns at a time."""
     text = text.replace('"BLOCK_N": 32', '"BLOCK_N": 16').replace("4096", "256")
     text = text.replace("count.to(tl.float32) * ratio", "count.to(tl.float32) * 0")
-    return re.sub(r"(?m)^LEAST = \d+", f"LEAST = {2 * 16 * (40 + 24) * 4}", text)
+    return re.sub(r"(?m)^LEAST = \d+", f"LEAST = {16 * (40 + 24) * 4}", text)
 
 
 def run(kind: str, edit: Edit | None) -> tuple[Results, Results]:
