@@ -54,11 +54,11 @@ def test_the_target_decides() -> None:
 
 def test_the_phase_decides() -> None:
     plan = planned(str(EXAMPLES / "llama-3-8b.yaml"), "h200")
-    assert chosen(plan, "attend", "train") == {"layer": "torch.attend"}
+    assert chosen(plan, "attend", "train") == {"layer": "triton.prefill_attention"}
     assert chosen(plan, "attend", "prefill") == {"layer": "triton.prefill_attention"}
     assert chosen(plan, "attend", "decode") == {"layer": "triton.decode_attention"}
     said = why(plan, "attend", "decode", "triton.prefill_attention")
-    assert said == "it serves prefill only"
+    assert said == "it serves train and prefill only"
 
 
 def changed(tmp_path: Path, example: str, *changes: tuple[str, str]) -> str:
