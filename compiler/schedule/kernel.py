@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -187,6 +187,22 @@ class GradientKernel(Kernel):
     def kept(self, op: Any, operands: tuple[TensorType, ...]) -> tuple[TensorType, ...]:
         """What the other gives behind the op's results, for the gradients alone."""
         return ()
+
+
+def untrained(
+    kernel: Kernel,
+    gradients: Sequence[GradientKernel],
+    op: Any,
+    operands: tuple[TensorType, ...],
+    target: Target,
+) -> str | None:
+    """Why the kernel that `kernel` is trained with does not compute its gradients, or None."""
+    for other in gradients:
+        if other.name == kernel.gradient:
+            with blamed(other):
+                reason = other.refuses(op, operands, target)
+            return None if reason is None else f"its gradients: {reason}"
+    return f"there is no {kernel.gradient}"
 
 
 def operands(kernel: Kernel, use: Use) -> dict[str, TensorType]:

@@ -18,7 +18,7 @@ from ..machine.roofline import floor, order
 from ..machine.target import Target
 from ..machine.tuned import Address, Tiles
 from ..ops.loss import LinearCrossEntropy
-from .kernel import Config, GradientKernel, Kernel, Use, blamed
+from .kernel import Config, GradientKernel, Kernel, Use, blamed, untrained
 from .loss import loss_block
 
 CALLS: Mapping[str, Sizes] = {phase: Sizes.usual(phase) for phase in PHASES}
@@ -264,7 +264,7 @@ def _chosen(
             if reason is None and phase not in kernel.phases:
                 reason = f"it serves {' and '.join(kernel.phases)} only"
             if reason is None and phase == "train" and kernel.gradient:
-                reason = _untrained(kernel.gradient, gradients, node.op, types, target)
+                reason = untrained(kernel, gradients, node.op, types, target)
             for value in graph.operands(node):
                 if kernel.packed and value.name in lists:
                     reason = f"the experts of %{value.name} are not packed into one tensor"
@@ -288,22 +288,6 @@ def _chosen(
                 refusals[name] = "takes {}, {best} {}".format(*told, best=best)
         others = tuple(sorted(refusals.items()))
         yield Choice(block.name, phase, node.name, node.op, types, able[best], others)
-
-
-def _untrained(
-    name: str,
-    gradients: Sequence[GradientKernel],
-    op: Op,
-    types: tuple[TensorType, ...],
-    target: Target,
-) -> str | None:
-    """Why a kernel's gradients are not computed by that of this name, or None."""
-    for kernel in gradients:
-        if kernel.name == name:
-            with blamed(kernel):
-                reason = kernel.refuses(op, types, target)
-            return None if reason is None else f"its gradients: {reason}"
-    return f"there is no {name}"
 
 
 def _told(cost: Cost, dtype: str, target: Target) -> str:

@@ -67,8 +67,8 @@ class Case:
     def sizes(self) -> Sizes:
         return Sizes(len(self.contexts), self.tokens, self.slots or max(self.contexts))
 
-    def values(self, dtype: str) -> dict[str, Any]:
-        """Operands, rounded as they are stored."""
+    def values(self, dtype: str, before: bool = False) -> dict[str, Any]:
+        """Operands as they are stored; no numbers also `before` what a window shows."""
         draws = np.random.default_rng(1)
         batch, slots = len(self.contexts), self.sizes.context
         first = np.array(self.contexts)[:, None] - self.tokens
@@ -77,7 +77,7 @@ class Case:
             drawn = draws.standard_normal((batch, slots, self.kv_heads, width))
             for row, context, (start, *_) in zip(drawn, self.contexts, first, strict=True):
                 row[context:] = np.nan
-                if not self.ring:
+                if before:
                     row[: max(start - (self.window or slots) + 1, 0)] = np.nan
             values[name] = drawn.astype(dtype)
         if self.in_key:
@@ -101,7 +101,7 @@ class Case:
 
         Where a kernel gives the logarithm of totals too, that is compared as well.
         """
-        values = self.values(dtype)
+        values = self.values(dtype, before=kernel == "triton.prefill_attention")
         found, wanted = interpreted(
             kernel,
             self.op,
