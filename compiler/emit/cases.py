@@ -47,7 +47,8 @@ def _lines(plan: Plan, kernel: Kernel, use: Use) -> Iterator[str]:
             and plan.use(choice, kernel) == use
         )
     )
-    code = kernel.call(use.op.at("size"), *map(name, names), phases=phases)
+    # Of no phase, since none is known of what is drawn.
+    code = kernel.call(use.op.at("size"), *map(name, names), phases=())
     if written := use.op.written:
         code = code.handed_to("cache.append", written)
     function, _, arguments = code.text.partition("(")
@@ -77,6 +78,8 @@ def _lines(plan: Plan, kernel: Kernel, use: Use) -> Iterator[str]:
         return
     same = (u for u in plan.uses(gradient) if (u.op, u.operands) == (use.op, use.operands))
     others = _calls(next(same), phases)
+    if gradient.of_several:  # what is zero but for rounding is close to nothing
+        others = others[1:]
     chosen = [key for key in several if drawn[key].text.startswith("draw_choices(")]
     if others != calls or chosen:
         yield from statement(f"for B, T, {context} in {others.text}:", 8)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -79,6 +79,8 @@ class Kernel:
     """Stems of templates beside its own: each becomes a file too, which other files import."""
     phases: ClassVar[tuple[str, ...]] = ("train", "prefill", "decode")
     """Those that it serves."""
+    gradient: ClassVar[str] = ""
+    """The kernel of its gradients, by name, without which it serves no training."""
     packed: ClassVar[bool] = False
     """Whether it takes no list of tensors, one an expert, for a parameter."""
     ladder: ClassVar[tuple[int, ...]] = ()
@@ -177,8 +179,30 @@ class GradientKernel(Kernel):
     """Operands of floats, by name, whose gradients it does not compute."""
     saved: ClassVar[tuple[int, ...]] = ()
     """The other's results, by number, that it is given too, between operands and gradients."""
+    of_several: ClassVar[bool] = False
+    """Whether of a single token, which has nothing to choose from, some are zero."""
     triton = True
     phases = ("train",)
+
+    def kept(self, op: Any, operands: tuple[TensorType, ...]) -> tuple[TensorType, ...]:
+        """What the other gives behind the op's results, for the gradients alone."""
+        return ()
+
+
+def untrained(
+    kernel: Kernel,
+    gradients: Sequence[GradientKernel],
+    op: Any,
+    operands: tuple[TensorType, ...],
+    target: Target,
+) -> str | None:
+    """Why the kernel that `kernel` is trained with does not compute its gradients, or None."""
+    for other in gradients:
+        if other.name == kernel.gradient:
+            with blamed(other):
+                reason = other.refuses(op, operands, target)
+            return None if reason is None else f"its gradients: {reason}"
+    return f"there is no {kernel.gradient}"
 
 
 def operands(kernel: Kernel, use: Use) -> dict[str, TensorType]:
@@ -187,7 +211,8 @@ def operands(kernel: Kernel, use: Use) -> dict[str, TensorType]:
     if isinstance(kernel, GradientKernel):
         results = use.op.infer(*use.operands)
         results = results if isinstance(results, tuple) else (results,)
-        given |= {f"result_{i}": results[i] for i in kernel.saved}
+        kept = kernel.kept(use.op, use.operands)
+        given |= {f"result_{i}": (*results, *kept)[i] for i in kernel.saved}
         floats = [type for type in results if type.dtype in FLOATS]
         given |= {f"gradient_{i}": type for i, type in enumerate(floats)}
     return given

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
@@ -18,7 +18,7 @@ from ..machine.roofline import floor, order
 from ..machine.target import Target
 from ..machine.tuned import Address, Tiles
 from ..ops.loss import LinearCrossEntropy
-from .kernel import Config, GradientKernel, Kernel, Use, blamed
+from .kernel import Config, GradientKernel, Kernel, Use, blamed, untrained
 from .loss import loss_block
 
 CALLS: Mapping[str, Sizes] = {phase: Sizes.usual(phase) for phase in PHASES}
@@ -89,11 +89,13 @@ class Plan:
 
     def uses(self, kernel: Kernel) -> tuple[Use, ...]:
         """What a kernel computes in the package: each kind of op and operands once."""
+        differentiates = isinstance(kernel, GradientKernel)
         name = kernel.differentiates if isinstance(kernel, GradientKernel) else kernel.name
         found = {
             (choice.op, choice.operands): self.use(choice, kernel)
             for choice in self.choices
             if name in (k.name for k in self.chain(choice.kernel))
+            and (choice.phase == "train" or not differentiates)
         }
         return tuple(found.values())
 
@@ -141,13 +143,13 @@ def select(
     for key in sorted(kernels):
         if not issubclass(kernels[key], GradientKernel):
             by_op.setdefault(kernels[key].implements, []).append(kernels[key]())
+    found = [k() for _, k in sorted(kernels.items()) if issubclass(k, GradientKernel)]
     loss = loss_block(model) if LinearCrossEntropy.name in by_op else None
     choices: list[Choice] = []
     for block in (*model.blocks.values(), *([] if loss is None else [loss])):
         for phase in (phase for phases in block.graphs for phase in phases):
-            choices += _chosen(block, phase, by_op, target, calls[phase], model.dtype)
+            choices += _chosen(block, phase, by_op, found, target, calls[phase], model.dtype)
     references = tuple(kernels[name]() for name in sorted(_references(choices, kernels)))
-    found = [k() for _, k in sorted(kernels.items()) if issubclass(k, GradientKernel)]
     gradients = {k.differentiates: k for k in found if _differentiates(k, choices, target)}
     return Plan(model, target, tuple(choices), calls, references, tuned, gradients, loss)
 
@@ -163,14 +165,10 @@ def _references(choices: list[Choice], kernels: Mapping[str, type[Kernel]]) -> s
 
 
 def _differentiates(kernel: GradientKernel, choices: list[Choice], target: Target) -> bool:
-    """Whether a model trains with the other kernel, and this one serves all that it computes.
-
-    In other phases too, so that both files are made for the same ops.
-    """
-    asked = [choice for choice in choices if choice.kernel.name == kernel.differentiates]
-    trained = any(choice.phase == "train" for choice in asked)
+    """Whether a model trains with the other kernel, and this one serves all that it trains."""
+    asked = [c for c in choices if (c.kernel.name, c.phase) == (kernel.differentiates, "train")]
     with blamed(kernel):
-        return trained and not any(kernel.refuses(c.op, c.operands, target) for c in asked)
+        return bool(asked) and not any(kernel.refuses(c.op, c.operands, target) for c in asked)
 
 
 def use(
@@ -245,6 +243,7 @@ def _chosen(
     block: Block,
     phase: str,
     by_op: Mapping[str, list[Kernel]],
+    gradients: Sequence[GradientKernel],
     target: Target,
     sizes: Sizes,
     dtype: str,
@@ -264,6 +263,8 @@ def _chosen(
                 reason = kernel.refuses(node.op, types, target)
             if reason is None and phase not in kernel.phases:
                 reason = f"it serves {' and '.join(kernel.phases)} only"
+            if reason is None and phase == "train" and kernel.gradient:
+                reason = untrained(kernel, gradients, node.op, types, target)
             for value in graph.operands(node):
                 if kernel.packed and value.name in lists:
                     reason = f"the experts of %{value.name} are not packed into one tensor"

@@ -8,7 +8,7 @@ from typing import Any
 from ...compiler.ir.types import TensorType
 from ...compiler.machine.target import Target
 from ...compiler.ops.attention import Attend
-from ...compiler.schedule.code import Code, call
+from ...compiler.schedule.code import Code, call, name, tuple_of
 from ...compiler.schedule.kernel import Config, Kernel, Use
 from ...compiler.schedule.tiles import power_of_2
 from .attention import LEAST, Sizes, refusal
@@ -22,11 +22,13 @@ class TritonPrefillAttention(Kernel):
     functions = ("prefill_attention",)
     triton = True
     reference = "torch.attend"
-    phases = ("prefill",)  # of one query, it leaves processors idle; of gradients, it has none
+    parts = ("attention_tiles",)
+    phases = ("train", "prefill")  # of one query, it leaves processors idle
+    gradient = "triton.prefill_attention_gradients"  # PyTorch's would go through a mask
     ladder = (16, 64)
 
     def refuses(self, op: Attend, operands: tuple[TensorType, ...], target: Target) -> str | None:
-        if reason := refusal(op, operands, target):
+        if reason := refusal(op, operands, target, plain=False):
             return reason
         rows = (*self.ladder, 4 * self.ladder[-1])
         if any(next(self.configs(op, operands, n, target), None) is None for n in rows):
@@ -38,7 +40,9 @@ class TritonPrefillAttention(Kernel):
     ) -> Iterator[Config]:
         sizes = Sizes.of(operands)
         block_m = _block_m(sizes, rows)
-        for block_n, stages in _steps(sizes, block_m, target):
+        # Of three loops beside sums in tensor memory, Triton 3.6 spills where blocks are wide.
+        edged = op.window is not None and sizes.value <= 64 and "tcgen05" in target.features
+        for block_n, stages in _steps(sizes, block_m, edged, target):
             if sizes.held(block_m, block_n, stages, target) <= target.shared_memory:
                 constants = {**sizes.columns, "BLOCK_M": block_m, "BLOCK_N": block_n}
                 best = _warps(sizes, block_m, block_n, target)
@@ -55,10 +59,39 @@ class TritonPrefillAttention(Kernel):
             found[Sizes.of(use.operands).key] = tiles
         return {"TILES": {key: found[key] for key in sorted(found)}}
 
+    def values(self, uses: tuple[Use, ...], target: Target) -> Mapping[str, Any]:
+        found = options(uses)
+        absent = [key for key in found if not found[key]]
+        absent += [] if found["window"] else ["held"]  # which says where a window's rows are
+        return {**found, "absent": tuple_of(*map(name, absent)) if absent else None}
+
     def call(
-        self, op: Attend, q: Code, k: Code, v: Code, positions: Code, *, phases: tuple[str, ...]
+        self,
+        op: Attend,
+        q: Code,
+        k: Code,
+        v: Code,
+        positions: Code,
+        sinks: Code | None = None,
+        *,
+        phases: tuple[str, ...],
+        held: Code | None = None,
     ) -> Code:
-        return call("prefill_attention", q, k, v, positions, op.scale)
+        window = None if op.window is None else int(op.window)
+        others = {"window": window, "softcap": op.softcap, "sinks": sinks, "held": held}
+        given = {key: value for key, value in others.items() if value is not None}
+        if "train" in phases:  # in PyTorch that is a faster path; here, positions say as much
+            given = {"causal": name("cache").is_none() if phases[1:] else True, **given}
+        return call("prefill_attention", q, k, v, positions, op.scale, **given)
+
+
+def options(uses: tuple[Use, ...]) -> dict[str, bool]:
+    """What there is text for."""
+    return {
+        "window": any(use.op.window is not None for use in uses),
+        "softcap": any(use.op.softcap is not None for use in uses),
+        "sinks": any(len(use.operands) > 4 for use in uses),
+    }
 
 
 def _block_m(sizes: Sizes, rows: int) -> int:
@@ -70,13 +103,14 @@ def _block_m(sizes: Sizes, rows: int) -> int:
     return min(max(power_of_2(rows * sizes.group), LEAST), 128)
 
 
-def _steps(sizes: Sizes, block_m: int, target: Target) -> Iterator[tuple[int, int]]:
+def _steps(sizes: Sizes, block_m: int, edged: bool, target: Target) -> Iterator[tuple[int, int]]:
     """Slots of a block, and how many blocks are in flight, the best first.
 
     Scores stay in registers beside the results. Where the operands of products pass through
     registers too, only narrow blocks leave room for them.
     """
-    narrow = sizes.k <= 32 and sizes.k != sum(sizes.parts)  # masked: tried, and it spills
+    masked = sizes.k <= 32 and sizes.k != sum(sizes.parts)  # tried, and it spills
+    narrow = edged or masked
     if block_m == 128 and {"wgmma", "tcgen05", "mfma"} & {*target.features} and not narrow:
         yield from ((64, 3), (64, 2))
     if sizes.bytes <= 2 and sizes.value <= 256:

@@ -105,6 +105,7 @@ def gradients(
     part_of: Mapping[str, int | tuple[int, ...]] | None = None,
     target: str = "h200",
     edit: Edit | None = None,
+    phases: tuple[str, ...] = ("train",),
 ) -> tuple[Results, Results]:
     """What a kernel of gradients computes, and what PyTorch's autograd does in float64.
 
@@ -136,7 +137,7 @@ def gradients(
     exact = {key: x.double() if x.is_floating_point() else x for key, x in operands.items()}
     leaves = [exact[key].requires_grad_() for key in of]
     names = op.operand_names()[: len(whole)]
-    code = forward.call(op.at("size"), *map(name, names), phases=("train",))
+    code = forward.call(op.at("size"), *map(name, names), phases=phases)
     reference = {f: getattr(module, f).reference for f in forward.functions}
     results = eval(code.text, {**reference, **exact})
     results = results if isinstance(results, tuple) else (results,)
@@ -188,8 +189,10 @@ def emitted(
     target: str | Target,
     edit: Edit | None = None,
     tiles: Mapping[int | None, Options] = MappingProxyType({}),
+    values: Mapping[str, Any] = MappingProxyType(VALUES),
 ) -> ModuleType:
-    """The emitted file of a kernel that computes some ops, each of operands of these types."""
+    """The emitted file of a kernel that computes some ops, each of operands of these types;
+    `values` are what all templates are given."""
     chip = registry().targets[target] if isinstance(target, str) else target
     files = {}
     gradient = kernel if isinstance(kernel, GradientKernel) else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 from archsmith.compiler.driver import Compiler
@@ -11,12 +12,12 @@ from archsmith.compiler.ir.dims import Dim
 from archsmith.compiler.ir.types import TensorType
 from archsmith.compiler.ops.attention import Attend
 from archsmith.compiler.plugins import Registry
-from archsmith.compiler.schedule.select import use
+from archsmith.compiler.schedule.select import select, use
 from archsmith.templates.kernels.attention import Sizes
-from kernels.test_ahead import planned
+from kernels.test_ahead import EXAMPLES, planned
 
 KERNELS = ("triton.prefill_attention", "triton.decode_attention")
-PHASES = ("decode", "prefill")
+GRADIENTS = "triton.prefill_attention_gradients"
 TARGETS = ("a100", "h100", "h200", "b200", "mi300x")
 WIDTHS = [(8, 8), (64, 64), (80, 80), (96, 96), (128, 128), (192, 128), (256, 256), (576, 512)]
 
@@ -32,20 +33,19 @@ def operands(
 USUAL = operands(32, 8, 128, 128)
 
 
-OPTIONS = [
-    (Attend(0.1, window=Dim(64, 8)), USUAL, "it has no text for a window"),
-    (Attend(0.1, softcap=30.0), USUAL, "it has no text for a cap of the scores"),
-    (Attend(0.1), (*USUAL, TensorType.parse("bfloat16[32]")), "it has no text for sinks"),
-]
-
-
-@pytest.mark.parametrize(("op", "types", "reason"), OPTIONS)
-def test_prefill_has_no_options(
-    registry: Registry, op: Attend, types: tuple[TensorType, ...], reason: str
+@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize(
+    ("op", "types"),
+    [
+        (Attend(0.1, window=Dim(64, 8)), USUAL),
+        (Attend(0.1, softcap=30.0), USUAL),
+        (Attend(0.1), (*USUAL, TensorType.parse("bfloat16[32]"))),
+    ],
+)
+def test_windows_caps_and_sinks_have_a_text(
+    registry: Registry, name: str, op: Attend, types: tuple[TensorType, ...]
 ) -> None:
-    decode, prefill = (registry.kernels[f"triton.{phase}_attention"]() for phase in PHASES)
-    assert prefill.refuses(op, types, registry.targets["h200"]) == reason
-    assert decode.refuses(op, types, registry.targets["h200"]) is None
+    assert registry.kernels[name]().refuses(op, types, registry.targets["h200"]) is None
 
 
 @pytest.mark.parametrize("name", KERNELS)
@@ -107,6 +107,44 @@ def test_tiles_fit(registry: Registry, name: str, target: str, group: int) -> No
                 assert held <= chip.shared_memory
 
 
+@pytest.mark.parametrize("target", TARGETS)
+def test_tiles_of_gradients_fit(registry: Registry, target: str) -> None:
+    chip, kernel = registry.targets[target], registry.kernels[GRADIENTS]()
+    for dtype in ("bfloat16", "float32"):
+        for key, value in [pair for pair in WIDTHS if pair[0] <= 256]:
+            types = operands(8, 2, key, value, dtype)
+            assert kernel.refuses(Attend(0.1), types, chip) is None
+            ((rows, config),) = use(kernel, Attend(0.1), types, chip).tiles
+            assert rows is None
+            tile = config.constants
+            assert tile["KEY"] + tile["REST"] >= key
+            assert tile["VALUE"] >= value
+            assert min(tile[side] for side in ("QUERY_M", "QUERY_N", "SLOT_M", "SLOT_N")) >= 16
+
+
+@pytest.mark.parametrize(
+    ("width", "without", "reason"),
+    [
+        (264, "", "its gradients: a head of 264 leaves no room for its sums: at most 256"),
+        (128, GRADIENTS, f"there is no {GRADIENTS}"),
+    ],
+)
+def test_what_has_no_gradients_here_pytorch_trains(
+    registry: Registry, tmp_path: Path, width: int, without: str, reason: str
+) -> None:
+    compiler = Compiler.installed("h200", numeric=False)
+    page = (EXAMPLES / "llama-3-8b.yaml").read_text()
+    (tmp_path / "page.yaml").write_text(page.replace("head_dim: 128", f"head_dim: {width}"))
+    model = compiler.build(compiler.load(tmp_path / "page.yaml"))
+    kernels = {name: kernel for name, kernel in registry.kernels.items() if name != without}
+    plan = select(model, kernels, compiler.target)
+    of = {choice.phase: choice for choice in plan.choices if choice.op.name == "attend"}
+    assert of["train"].kernel.name == "torch.attend"
+    assert dict(of["train"].refusals)["triton.prefill_attention"] == reason
+    assert of["prefill"].kernel.name == "triton.prefill_attention"
+    assert "triton.prefill_attention" not in plan.gradients
+
+
 def test_keys_have_the_parts_that_waste_least() -> None:
     def parts(key: int) -> tuple[int, int]:
         return Sizes(key, 64, 1, 2).parts
@@ -128,7 +166,7 @@ def test_prefill_and_decode_have_a_kernel_each(target: str) -> None:
         if choice.op.name == "attend"
     }
     assert chosen == {
-        "train": "torch.attend",
+        "train": "triton.prefill_attention",
         "prefill": "triton.prefill_attention",
         "decode": "triton.decode_attention",
     }

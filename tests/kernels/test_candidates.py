@@ -49,16 +49,16 @@ def test_every_candidate_computes_the_same(name: str) -> None:
     kernel, chip = registry().kernels[name](), registry().targets["h200"]
     types = tuple(TensorType.parse(t if t[0] != "[" else f"float16{t}") for t in texts)
     *_, (limit, rows) = kernel.rungs()
-    found = candidates(kernel, op, types, rows, chip)
-    assert 3 < len(found) <= CANDIDATES
+    offered = candidates(kernel, op, types, rows, chip)
+    assert 3 < len(offered) <= CANDIDATES
     # The interpreter knows neither warps nor stages.
-    unlike = {str(config.constants): config for config in found}
+    unlike = {str(config.constants): config for config in offered}
     assert len(unlike) > 1
     last = np.arange(sizes.context - sizes.tokens, sizes.context)
     values = {"positions": np.tile(last, (sizes.batch, 1))}
     for config in unlike.values():
         tiles = {limit: config.options()}
-        pair = interpreted(
+        found, wanted = interpreted(
             name,
             op,
             texts,
@@ -68,7 +68,8 @@ def test_every_candidate_computes_the_same(name: str) -> None:
             values=values,
             tiles=tiles,
         )
-        assert differ(*pair) < 2e-3, config
+        # What is kept for gradients is not the op's result.
+        assert differ(found[: len(wanted)], wanted) < 2e-3, config
 
 
 @pytest.mark.parametrize("example", PUBLISHED)

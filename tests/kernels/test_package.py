@@ -27,7 +27,8 @@ NAMES = (
 )
 
 # Kernels whose gradients are kernels too.
-DENSE = ("add_rms_norm", "fused_linear_cross_entropy", "gated_activation", "rope")
+DENSE = ("add_rms_norm", "fused_linear_cross_entropy", "gated_activation", "prefill_attention")
+DENSE += ("rope",)
 SMALL = {"tiny-llama": DENSE, "tiny-deepseek-v2": (*DENSE, "grouped_experts", "rms_norm")}
 FAKED = ("test_schema", "test_faketensor")
 

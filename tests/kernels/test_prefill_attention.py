@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import cycle
+
 import pytest
 from kernels.attention_cases import CLOSE, Case
 from kernels.checks import Edit, Results, differ, holds
@@ -26,10 +28,33 @@ CASES = [
     Case([1], 2, 1, 16, 16),
     Case([64, 3], 4, 2, 64, 64, slots=90),
 ]
+OPTIONS = [
+    # a window of one slot, of less and more than a block, of the context, and of more than it
+    *(Case([n], 1, 1, 16, 16, tokens=n, window=w) for n, w in ((1, 1), (33, 1), (34, 2), (33, 15))),
+    *(Case([n], 2, 1, 16, 16, tokens=n, window=16) for n in (15, 16, 17, 31, 33, 63, 48, 65)),
+    *(Case([n], 2, 1, 24, 16, tokens=n, window=w) for n, w in ((35, 17), (70, 32), (49, 33))),
+    *(Case([n], 2, 1, 24, 16, tokens=n, window=w) for n, w in ((70, 69), (35, 35), (70, 71))),
+    Case([35], 2, 1, 16, 16, tokens=35, window=500),
+    # the end of a longer context, and rows of unlike lengths
+    *(Case([100], 4, 1, 16, 16, tokens=t, window=w) for t, w in ((2, 1), (9, 64), (20, 20))),
+    Case([90, 17, 40], 3, 1, 24, 32, tokens=9, window=30),
+    Case([60, 20], 4, 2, 192, 128, tokens=20, window=30),
+    # caps and sinks, alone and with all else
+    *(Case([n], 2, 1, 16, 16, tokens=n, softcap=1.5) for n in (1, 33)),
+    *(Case([n], 4, 2, 16, 16, tokens=n, sinks=True) for n in (1, 20)),
+    Case([65, 30], 7, 1, 24, 16, tokens=30, softcap=2.0, sinks=True),
+    Case([40], 16, 2, 64, 64, tokens=40, window=12, sinks=True),
+    Case([40], 4, 2, 256, 256, tokens=9, window=32, softcap=5.0),
+    Case([80, 50], 5, 1, 40, 24, tokens=21, window=33, softcap=2.0, sinks=True, slots=90),
+]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize(("case", "dtype"), list(zip(OPTIONS, cycle(CLOSE), strict=False)), ids=str)
+def test_windows_caps_and_sinks(case: Case, dtype: str) -> None:
+    assert differ(*case.run(KERNEL, dtype)) < CLOSE[dtype]
+
+
+@pytest.mark.parametrize(("case", "dtype"), list(zip(CASES, cycle(CLOSE), strict=False)), ids=str)
 def test_prefill_attention(case: Case, dtype: str) -> None:
     assert differ(*case.run(KERNEL, dtype)) < CLOSE[dtype]
 
@@ -53,20 +78,29 @@ def test_padding_behind_a_row_is_no_slot() -> None:
 
 
 BROKEN = {
-    "a query sees the slot behind its own": ("<= position[:, None]", "<= position[:, None] + 1"),
-    "a query does not see its own slot": ("<= position[:, None]", "< position[:, None]"),
-    "a block that some do not see has no mask": ("tl.min(position) + 1", "tl.min(position) + 17"),
-    "the last slot is left out": ("end = tl.max(position) + 1", "end = tl.max(position)"),
-    "slots that no query sees are read": ("end = tl.max(position) + 1", "end = slots"),
-    "slots past the last are read": ("tl.minimum(position.to(tl.int32), slots - 1)", "position"),
-    "keys past the end are read": ("(slot < end)[:, None] & ", ""),
-    "columns past a row's last are read": (" & (column < WIDTH)[None, :]", ""),
-    "columns past a query's last are read": (
-        "q_rest = tl.load(at + column[None, :], mask=(column < K)[None, :], other=0.0)",
-        "q_rest = tl.load(at + column[None, :])",
+    "a query sees the slot behind its own": ("return at <= position", "return at <= position + 1"),
+    "a query does not see its own slot": ("at <= position", "at < position"),
+    "a block that some do not see has no mask": (
+        "(tl.min(position) + 1)",
+        "(tl.min(position) + 17)",
     ),
-    "columns past a result's last are written": ("mask=(column < V)[None, :])", "mask=None)"),
-    "scores are not scaled": ("score * scale - highest", "score - highest"),
+    "the last slot is left out": ("0, tl.max(position)", "0, tl.max(position) - 1"),
+    "slots that no query sees are read": ("there = at <= newest", "there = at <= newest + 20"),
+    "slots past the last are read": ("tl.minimum(position, slots - 1)", "position"),
+    "keys past the end are read": ("mask=there[:, None] & (column", "mask=(column"),
+    "columns past a row's last are read": (
+        "mask=there[:, None] & (column < WIDTH)[None, :], other",
+        "mask=there[:, None], other",
+    ),
+    "columns past a query's last are read": (
+        "tl.load(at, mask=(column < WIDTH)[None, :], other=0.0)",
+        "tl.load(at)",
+    ),
+    "columns past a result's last are written": (
+        "mask = there[:, None] & (column < WIDTH)[None, :]",
+        "mask = there[:, None]",
+    ),
+    "scores are not scaled": ("score * factor - highest", "score - highest"),
     "exp2 is taken for exp": ("scale *= 1.4426950408889634", "scale *= 1.0"),
     "results are not rescaled": ("acc * shrink[:, None]", "acc"),
     "the sum of weights is not rescaled": ("total * shrink", "total"),
@@ -76,9 +110,10 @@ BROKEN = {
     "a group's heads are the first ones": ("group * R + row % R", "row % R"),
     "all rows have the first one's keys": ("batch * k_row", "0 * k_row"),
     "all rows have the first one's positions": ("batch * positions_row", "0 * positions_row"),
-    "keys are taken to be dense": ("_rows(k_ptr, k_slot,", "_rows(k_ptr, K * 2,"),
+    "keys are taken to be dense": ("k_ptr + slot * k_slot", "k_ptr + slot * K * 2"),
     "a block is passed over": ("k_ptr += BLOCK_N * k_slot", "k_ptr += 2 * BLOCK_N * k_slot"),
     "the first tiles are left out": ("tl.num_programs(1) - 1 - tl.program_id(1)", "1"),
+    "totals are not what weights are shares of": ("top + tl.log2(total)", "top"),
 }
 
 

@@ -54,11 +54,11 @@ def test_the_target_decides() -> None:
 
 def test_the_phase_decides() -> None:
     plan = planned(str(EXAMPLES / "llama-3-8b.yaml"), "h200")
-    assert chosen(plan, "attend", "train") == {"layer": "torch.attend"}
+    assert chosen(plan, "attend", "train") == {"layer": "triton.prefill_attention"}
     assert chosen(plan, "attend", "prefill") == {"layer": "triton.prefill_attention"}
     assert chosen(plan, "attend", "decode") == {"layer": "triton.decode_attention"}
     said = why(plan, "attend", "decode", "triton.prefill_attention")
-    assert said == "it serves prefill only"
+    assert said == "it serves train and prefill only"
 
 
 def changed(tmp_path: Path, example: str, *changes: tuple[str, str]) -> str:
@@ -73,10 +73,10 @@ def changed(tmp_path: Path, example: str, *changes: tuple[str, str]) -> str:
 def test_the_shape_decides(tmp_path: Path) -> None:
     plan = planned(str(EXAMPLES / "mixtral-8x7b.yaml"), "h200")
     assert chosen(plan, "attend", "decode") == {"layer": "triton.decode_attention"}
-    windowed = changed(tmp_path, "mixtral-8x7b", ("head_dim: 128", "head_dim: 128, window: 4096"))
-    plan = planned(windowed, "h200")
+    wide = changed(tmp_path, "mixtral-8x7b", ("head_dim: 128", "head_dim: 640"))
+    plan = planned(wide, "h200")
     assert chosen(plan, "attend", "decode") == {"layer": "torch.attend"}
-    assert "window" in why(plan, "attend", "decode", "triton.decode_attention")
+    assert "leaves no room" in why(plan, "attend", "decode", "triton.decode_attention")
 
 
 def test_the_dtype_decides(tmp_path: Path) -> None:
