@@ -61,7 +61,8 @@ def test_the_quickest_is_kept_and_a_build_uses_it(package: Packaged, tmp_path: P
     plan = compiler.schedule(package.plan.model)
     assert stale(plan) == []
     uses = [use for kernel in plan.used() if kernel.triton for use in plan.uses(kernel)]
-    assert all(config.measured for use in uses for _, config in use.tiles)
+    tuned = [use for use in uses if not use.op.stateful]  # what writes a cache has one candidate
+    assert all(config.measured for use in tuned for _, config in use.tiles)
 
 
 def test_each_candidate_is_in_the_package_that_is_timed(package: Packaged, tmp_path: Path) -> None:
@@ -76,7 +77,7 @@ def test_each_candidate_is_in_the_package_that_is_timed(package: Packaged, tmp_p
         options = ", ".join(f'"{key}": {value}' for key, value in config.options().items())
         assert f"(6, 12): {{{options}}}" in job.folders[f"v{i}"]["kernels/rope.py"]
     rows = {tuple(call["operands"][0]["shape"]) for call in job.calls if call["file"] == "rope"}
-    assert rows == {(1, 4, 6, 12), (1, 1, 6, 12), (1, 4, 2, 12), (1, 1, 2, 12)}
+    assert rows == {(1, 4, 6, 12), (1, 4, 2, 12)}  # decode has them in what it appends
     prefill = [call for call in job.calls if call["file"] == "prefill_attention"]
     assert [call["operands"][1]["shape"][1] for call in prefill] == [16, 64, 128]
 
@@ -124,9 +125,9 @@ def test_calls_of_one_tile_weigh_alike(package: Packaged, tmp_path: Path) -> Non
         return {"0": 100.0 if many else 2.0, "1": 75.0 if many else 3.0}.get(name, 100.0)
 
     found, _ = tune(package, tmp_path / "t.yaml", DEMAND, by(clock), Silent())
-    (rope,) = (rung for rung in rungs(package.plan, DEMAND) if rung.where[2] == (6, 12))
-    assert len(rope.calls) == 2
-    assert found.tiles[rope.where][None] == rope.found[0].options()
+    (norm,) = (r for r in rungs(package.plan, DEMAND) if r.kernel.name == "triton.add_rms_norm")
+    assert len(norm.calls) == 2
+    assert found.tiles[norm.where][None] == norm.found[0].options()
 
 
 def test_a_run_that_is_cut_off_goes_on_where_it_was(package: Packaged, tmp_path: Path) -> None:

@@ -48,15 +48,14 @@ class TritonHeadProduct(Kernel):
         block_n = min(max(power_of_2(out), LEAST), 64 if narrow else 32)
         while block_n > LEAST and heads * -(-out // block_n) < target.processors:
             block_n //= 2
-        yield Config(
-            {
-                "BLOCK_M": min(max(power_of_2(rows), LEAST), 64 if narrow else 32),
-                "BLOCK_N": block_n,
-                "BLOCK_K": min(max(power_of_2(inner), LEAST), 64 if narrow else 32),
-            },
-            num_warps=4,
-            num_stages=2 if "mfma" in target.features else 4,
-        )
+        for columns in (block_n, max(block_n // 2, LEAST), min(2 * block_n, 64 if narrow else 32)):
+            for stages in (2,) if "mfma" in target.features else (4, 3):
+                constants = {
+                    "BLOCK_M": min(max(power_of_2(rows), LEAST), 64 if narrow else 32),
+                    "BLOCK_N": columns,
+                    "BLOCK_K": min(max(power_of_2(inner), LEAST), 64 if narrow else 32),
+                }
+                yield Config(constants, num_warps=4, num_stages=stages)
 
     def tables(self, uses: tuple[Use, ...], target: Target) -> Mapping[str, Any]:
         tiles = {
