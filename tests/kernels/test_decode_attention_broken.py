@@ -75,19 +75,19 @@ OPTIONS = {
     "a window is one too long": ("position[:, None] - WINDOW", "position[:, None] - WINDOW - 1"),
     "a window is one too short": ("position[:, None] - WINDOW", "position[:, None] - WINDOW + 1"),
     "a window's first slots are not read": ("tl.min(position) - (WINDOW - 1)", "tl.max(position)"),
-    "sinks are of all splits": ("if split == 0:", "if split >= 0:"),
-    "sinks are of no split": ("if split == 0:", "if split < 0:"),
+    "sinks are of all splits": ("split == 0", "split >= 0"),
+    "sinks are of no split": ("split == 0", "split < 0"),
     "sinks are of the first heads": ("sinks_ptr + head", "sinks_ptr + row % R"),
-    "sinks have no weight": ("total += 1.0", "total += 0.0"),
+    "sinks have no weight": ("total += tl.where(split == 0, 1.0, 0.0)", "total += 0.0"),
     "a cap is another": ("factor = CAP * LOG2E", "factor = 2 * CAP * LOG2E"),
     "a cap's slope is another": ("scale / CAP * 2 * LOG2E", "scale / CAP * LOG2E"),
 }
 IN_KEY = {
     "the values of some columns are left out": (
-        "v = k\n",
-        "v = k - rows(k_ptr, slot, 1, k_slot, 0, KEY, K)\n",
+        "v = k if IN_KEY else",
+        "v = k - rows(k_ptr, slot, 1, k_slot, 0, KEY, K) if IN_KEY else",
     ),
-    "values are not the keys'": ("v = k\n", "v = k * 0\n"),
+    "values are not the keys'": ("v = k if IN_KEY else", "v = k * 0 if IN_KEY else"),
 }
 RING = {
     "a ring's slots are positions": (
