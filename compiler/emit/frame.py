@@ -14,7 +14,9 @@ from ..ir.model import DECODED, DRAFT_EMBED, EMBED, HEAD, LOSS, Block, Param, is
 from ..ir.reach import caches_read, windows
 from ..ir.types import EIGHT_BITS
 from ..ir.weights import Each
+from ..ops.attention import Cached
 from ..ops.elementwise import Widen
+from ..ops.quantized_rows import FLOAT8, QuantizeRows
 from ..schedule.code import Code, name
 from ..schedule.select import Plan
 from .body import RESERVED, Writer
@@ -53,6 +55,11 @@ class Frame:
     def windowed(self) -> bool:
         """Whether any cache keeps a window of rows only."""
         return any(windows(block) for block in self.plan.model.blocks.values())
+
+    @cached_property
+    def narrow(self) -> bool:
+        """Whether any cache is not in the model's dtype."""
+        return any(map(held_dtypes, self.plan.model.blocks.values()))
 
     def condition(self, phases: tuple[str, ...]) -> str:
         """What holds in these phases alone, in a function that all run."""
@@ -191,6 +198,18 @@ class Frame:
 
     def block(self, block: str) -> Block:
         return self.plan.blocks[block]
+
+
+def held_dtypes(block: Block) -> dict[str, str]:
+    """The caches of numbers in 8 bits and of their scales, with the least dtype that each has."""
+    graph = next(iter(block.graphs.values()))
+    found: dict[str, str] = {}
+    for node in graph.nodes():
+        if isinstance(node.op, QuantizeRows):
+            for value, least in zip(node.results, (FLOAT8, "float32"), strict=True):
+                caches = [user.op for user in graph.users(value) if isinstance(user.op, Cached)]
+                found |= {op.cache: least for op in caches}
+    return found
 
 
 def invariant_nodes(graph: Graph) -> Iterator[Node]:

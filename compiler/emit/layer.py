@@ -8,7 +8,7 @@ from ..ir.lines import print_call
 from ..ir.model import PHASES, Block, is_layer
 from ..ir.reach import windows
 from ..schedule.code import as_code, call, name
-from .frame import Frame, definition, invariant_nodes
+from .frame import Frame, definition, held_dtypes, invariant_nodes
 from .layout import docstring, statement, words
 from .routers import Recorded, described
 from .values import Name, Source
@@ -140,6 +140,10 @@ class LayerWriter:
             kept = {cache: dim.at(which) for cache, dim in windows(self.block).items()}
             lines += ["    # How many of the last rows attention reads, where not all."] * first
             lines += statement(f"windows: ClassVar[dict[str, int]] = {as_code(kept)}", 4)
+        if self.frame.narrow:
+            least = {k: name(f"torch.{d}") for k, d in held_dtypes(self.block).items()}
+            lines += ["    # The least dtype of those that have not the model's."] * first
+            lines += statement(f"dtypes: ClassVar[dict[str, torch.dtype]] = {as_code(least)}", 4)
         if described(self.block, which):
             lines.append("    # Is told what a router is given and which experts it chooses.")
             text = "record: Callable[[str, Tensor, Tensor], None] | None = None"

@@ -60,10 +60,10 @@ class TorchAttend(Kernel):
             "held": held,
         }
         given = {key: value for key, value in options.items() if value is not None}
-        return call("attend", q, k, v, positions, scale=op.scale, causal=_causal(phases), **given)
+        return call("attend", q, k, v, positions, scale=op.scale, causal=causal(phases), **given)
 
 
-def _causal(phases: tuple[str, ...]) -> Code | bool:
+def causal(phases: tuple[str, ...]) -> Code | bool:
     """Whether the tokens of the call are the whole context: always so in training."""
     if phases == ("train",):
         return True

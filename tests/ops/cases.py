@@ -31,7 +31,9 @@ from archsmith.compiler.ops.loss import LinearCrossEntropy
 from archsmith.compiler.ops.moe import SCORES, Route, Router
 from archsmith.compiler.ops.norm import AddRmsNorm, LayerNorm, RmsNorm
 from archsmith.compiler.ops.position import Rope, Rotations
+from archsmith.compiler.ops.quantized_attention import QuantizedAttend
 from archsmith.compiler.ops.quantized_experts import QuantizedExperts
+from archsmith.compiler.ops.quantized_rows import DequantizeRows, QuantizeRows
 from archsmith.compiler.ops.shape import Concat, Expand, Flatten, Split, Unbind, Unflatten
 
 LENGTHS = {"B": 2, "T": 5, "S": 7}
@@ -57,6 +59,11 @@ def in_blocks(dtype: str) -> tuple[str, ...]:
     """Experts in 8 bits, and their scales for blocks of 5~3."""
     matrices = (f"{dtype}[6~4, 2, 14~5, 12~4]", f"{dtype}[6~4, 12~4, 14~5]")
     return (*matrices, "float32[6~4, 2, 3~2, 3~2]", "float32[6~4, 3~2, 3~2]")
+
+
+def in_float8(tokens: str) -> tuple[str, ...]:
+    """Rows of 12 numbers of float8, and their scales for blocks of 5~3."""
+    return f"float8_e4m3fn[B, {tokens}, 12~4]", f"float32[B, {tokens}, 3~2]"
 
 
 X = "float32[B, T, 12~4]"
@@ -180,6 +187,13 @@ CASES = (
     case(
         QuantizedExperts("relu", clamp=0.7, block=Dim(5, 3), activations=True),
         *(*EXPERTS, *in_blocks("float8_e4m3fn")),
+    ),
+    case(QuantizeRows(Dim(5, 3)), X),
+    case(QuantizeRows(), "bfloat16[B, T, 3~2, 12~4]"),
+    case(DequantizeRows(Dim(5, 3)), *in_float8("T"), "float32[B, T, 6~5]"),
+    case(
+        QuantizedAttend(0.4, Dim(5, 3)),
+        *("float32[B, T, 3~2, 18~9]", *in_float8("S"), "float32[B, S, 6~5]", "int64[B, T]"),
     ),
 )
 

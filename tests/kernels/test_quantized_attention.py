@@ -1,0 +1,152 @@
+"""Attention to rows in float8 in Triton: against its op in float64, for contexts of any length."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from archsmith.compiler.ir.types import TensorType
+from archsmith.compiler.ops.quantized_attention import QuantizedAttend
+from archsmith.compiler.plugins import Registry
+from kernels.checks import Edit, Results, differ, holds
+from kernels.quantized_attention_cases import Case
+
+# Of the weights', the rows' and the result's rounding to the stored dtype, and of sums in another
+# order.
+CLOSE = {"float32": 2e-6, "float16": 3e-3}
+CASES = [
+    *(Case([n], 2, 32, 16) for n in (1, 2, 16, 17, 31, 33, 64, 65, 150)),
+    # rows of unlike lengths, and slots past the longest
+    Case([1, 65], 4, 64, 16),
+    Case([70, 16, 17], 16, 32, 8, slots=90),
+    # every width that a tile has to pad, and more heads than a tile has rows
+    Case([40], 3, 24, 7),
+    Case([40, 9], 20, 40, 24),
+    Case([30], 70, 16, 16),
+    # a last block that is a part of one, and rows that are less than a block
+    Case([33], 2, 100, 12, block=32),
+    Case([33], 2, 24, 12, block=128),
+    Case([33], 2, 256, 32, block=128),
+    # several new tokens
+    Case([70, 5], 4, 32, 16, tokens=5),
+    Case([40], 3, 32, 16, tokens=8),
+]
+
+
+def shared_out(text: str) -> str:
+    """The text with splits of a block each: long contexts take an interpreter too much time."""
+    return re.sub(r"(?m)^LEAST = \d+", "LEAST = 0", text)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_quantized_attention(case: Case, dtype: str) -> None:
+    assert differ(*case.run(dtype)) < CLOSE[dtype]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        *(Case([n], 2, 32, 16) for n in (63, 64, 65, 129)),
+        Case([150, 33, 1], 8, 32, 24),  # some rows have fewer blocks than there are splits
+        Case([150, 70], 16, 40, 8, slots=170, tokens=3),  # of two tiles
+        Case([66], 4, 32, 16, tokens=8),  # of which some see nothing of the last split
+    ],
+    ids=str,
+)
+def test_a_context_that_is_shared_out(case: Case, dtype: str) -> None:
+    assert differ(*case.run(dtype, edit=shared_out)) < CLOSE[dtype]
+
+
+@pytest.mark.parametrize("target", ["a100", "b200", "mi300x"])
+def test_tiles_of_other_targets(target: str) -> None:
+    case = Case([150, 90], 4, 48, 32)
+    assert differ(*case.run("float16", target=target, edit=shared_out)) < CLOSE["float16"]
+
+
+def test_rows_may_be_parts_of_wider_ones() -> None:
+    assert differ(*Case([65, 30], 4, 24, 16).run("float16", part_of=40)) < CLOSE["float16"]
+
+
+@pytest.mark.parametrize(
+    ("op", "columns", "message"),
+    [
+        (QuantizedAttend(-1.0), 512, "turns the largest score into the least"),
+        (QuantizedAttend(1.0), 1024, "leave no room for a block of slots"),
+    ],
+)
+def test_what_is_refused(
+    registry: Registry, op: QuantizedAttend, columns: int, message: str
+) -> None:
+    types = (
+        *(f"bfloat16[B, T, 16, {columns + 64}]", f"float8_e4m3fn[B, S, {columns}]"),
+        *(f"float32[B, S, {columns // 128}]", "bfloat16[B, S, 64]", "int64[B, T]"),
+    )
+    kernel = registry.kernels["triton.quantized_attention"]()
+    operands = tuple(map(TensorType.parse, types))
+    refusal = kernel.refuses(op, operands, registry.targets["h200"])
+    assert refusal is not None
+    assert message in refusal
+
+
+BROKEN = {
+    "a query sees the slot behind its own": (" <= position[", " <= 1 + position["),
+    "a query does not see its own slot": (" <= position[", " < position["),
+    "the last slot is not read": ("tl.max(position) + 1", "tl.max(position)"),
+    "a split goes on into the next": ("tl.minimum(start + each, seen)", "seen"),
+    "a split ends past its row": ("tl.minimum(start + each, seen)", "start + each"),
+    "slots past the end have a weight": ("(slot < end - n)[None, :]", "(slot < BLOCK_N)[None, :]"),
+    "slots past the end are read": ("(slot < end)[:, None] & ", ""),
+    "columns past a row's last are read": (" & (column < WIDTH)[None, :]", ""),
+    "columns past a query's last are read": ("mask=(column < R)[None, :]", "mask=None"),
+    "columns past a result's last are written": ("& (column < N)[None, :]", "& (column < KEY)"),
+    "rows past the last are written": ("real = above < queries", "real = above >= 0"),
+    "scores are not scaled": ("score * scale - highest", "score - highest"),
+    "exp2 is taken for exp": ("scale *= 1.4426950408889634", "scale *= 1.0"),
+    "results are not rescaled": ("latent, acc * shrink[:, None]", "latent, acc"),
+    "the sum of weights is not rescaled": ("total * shrink + tl.sum(weight, 1)", "total + 1"),
+    "the rest is left out": ("tl.trans(latent), score,", "tl.trans(latent), score * 0,"),
+    "numbers are not in units of scales": ("(parts * scales[:, :, None])", "parts"),
+    "all blocks have the first one's scale": ("BLOCKS, (N + BLOCK - 1) // BLOCK)", "BLOCKS, 1)"),
+    "all rows have the first one's numbers": ("batch * numbers_row", "0 * numbers_row"),
+    "all rows have the first one's scales": ("batch * scales_row", "0 * scales_row"),
+    "all rows have the first one's rest": ("batch * rest_row", "0 * rest_row"),
+    "all tokens have the first one's position": ("+ row // H)", "+ row // queries)"),
+    "a block of numbers is passed over": ("BLOCK_N * numbers_slot", "2 * BLOCK_N * numbers_slot"),
+    "a block of scales is passed over": ("BLOCK_N * scales_slot", "2 * BLOCK_N * scales_slot"),
+    "a split's weight is left out": ("top + tl.log2(total)", "top"),
+    "the last split is not waited for": ("== used - 1", "== used - 2"),
+    "the last split is not combined": ("range(0, used,", "range(0, used - 1,"),
+    "splits are combined alike": ("weight = tl.exp2(norm - highest)", "weight = norm * 0 + 1"),
+    "combined results are not rescaled": ("acc * shrink[:, None] + weight", "acc + weight"),
+    "counters are shared by rows": ("batch * tl.num_programs(1) + ", "0 * batch + "),
+    "the bits of a number lose its sign": ("((numbers & 128) << 8) | ", ""),
+    "the bits of a number are those of another": ("scales * 256.0", "scales * 128.0"),
+}
+
+SMALL = Case([75, 130], 9, 40, 24, slots=136, tokens=2)
+
+
+def in_steps(text: str) -> str:
+    """The text with splits of two small blocks each."""
+    few, count = re.subn(r'"BLOCK_N": \d+', '"BLOCK_N": 16', text)
+    return re.sub(r"(?m)^LEAST = \d+", f"LEAST = {2 * 16 * (40 + 3 * 4 + 24 * 4)}", few)
+
+
+def test_what_is_to_be_broken_holds() -> None:
+    found = SMALL.run("float32", part_of=50, edit=in_steps, target="a100")
+    assert differ(*found) < CLOSE["float32"]
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of what is not a number
+@pytest.mark.parametrize("change", BROKEN.values(), ids=BROKEN)
+def test_what_is_broken_is_caught(change: tuple[str, str]) -> None:
+    def broken(text: str) -> str:
+        assert change[0] in text
+        return in_steps(text).replace(*change)
+
+    def run(edit: Edit | None) -> tuple[Results, Results]:
+        return SMALL.run("float32", part_of=50, edit=edit, target="a100")
+
+    assert not holds(run, broken, CLOSE["float32"])
