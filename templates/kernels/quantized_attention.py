@@ -53,18 +53,20 @@ class TritonQuantizedAttention(Kernel):
         self, op: QuantizedAttend, operands: tuple[TensorType, ...], rows: int, target: Target
     ) -> Iterator[Config]:
         columns, rest, heads = _sizes(operands)
+        block = min(op.block.size, max(power_of_2(columns), LEAST))
         key, other = (max(power_of_2(n), LEAST) for n in (columns, rest))
         item = BYTES[operands[0].dtype]
-        most = 16 if item > 2 else 64 if _roomy(target) else 32
+        most = 16 if item > 2 or heads <= 16 else 32
         block_m = min(max(power_of_2(heads), LEAST), most)
-        for block_n, stages in ((64, 2), (32, 3), (32, 2), (16, 2)):
-            wide = block_n * key * item  # what is made of a block of numbers
-            flight = block_n * (key + other * item + 4 * -(-key // op.block.size))
-            held = stages * flight + wide + block_m * (key + other + block_n) * item + BARRIERS
-            if held <= target.shared_memory and block_n * item <= 128:
-                constants = {"KEY": key, "REST": other, "BLOCK_M": block_m, "BLOCK_N": block_n}
-                for warps in (8, 4) if key * block_m <= 4096 else (8,):
-                    yield Config(constants, warps, stages)
+        # A wavefront's threads have more registers than a warp's: they are enough for all of it.
+        warps = 4 if "mfma" in target.features else 8
+        for block_n, stages in ((64, 2), (32, 3), (32, 2), (16, 3), (16, 2)):
+            flight = block_n * (key + other * item + 4 * key // block)
+            held = stages * flight + block_m * block_n * key // block * item + BARRIERS
+            if held <= target.shared_memory and block_n * block_m * item <= _most(target):
+                blocks = {"BLOCKS": key // block, "BLOCK": block, "REST": other}
+                constants = {**blocks, "BLOCK_M": block_m, "BLOCK_N": block_n}
+                yield Config(constants, warps, stages)
 
     def key(self, op: QuantizedAttend, operands: tuple[TensorType, ...]) -> tuple[int, ...]:
         return _sizes(operands)
@@ -91,6 +93,6 @@ def _sizes(operands: tuple[TensorType, ...]) -> tuple[int, int, int]:
     return numbers.row[0].size, rest.row[0].size, q.row[0].size
 
 
-def _roomy(target: Target) -> bool:
-    """Whether products take their operands from shared memory, and leave registers free."""
-    return not {"wgmma", "tcgen05"}.isdisjoint(target.features)
+def _most(target: Target) -> int:
+    """Bytes of a tile of scores, as wide as operands: with more of them registers are spilled."""
+    return 2048 if "fp8" in target.features else 1024
