@@ -12,6 +12,7 @@ from ..ir.count import cache_bytes, parameters
 from ..ir.dims import Which
 from ..ir.text import print_model
 from ..ir.types import BYTES
+from ..ops.quantized_rows import QuantizeRows
 from ..schedule.kernel import Config
 from ..schedule.select import Plan
 from .cases import appends, cases, imports
@@ -151,7 +152,10 @@ def emit(
             "cases": cases(plan),
             "imports": imports(plan),
             "gradients": bool(plan.gradients),
-            "near": any(c.op.attributes().get("activations") is True for c in plan.choices),
+            "near": any(
+                c.op.attributes().get("activations") is True or isinstance(c.op, QuantizeRows)
+                for c in plan.choices
+            ),
         }
         if values["appends"]:
             text = render(templates["try_appends.py"], values)

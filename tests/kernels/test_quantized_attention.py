@@ -43,7 +43,6 @@ def test_quantized_attention(case: Case) -> None:
     assert differ(*case.run("float16")) < CLOSE["float16"]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize(
     "case",
     [
@@ -54,8 +53,8 @@ def test_quantized_attention(case: Case) -> None:
     ],
     ids=str,
 )
-def test_a_context_that_is_shared_out(case: Case, dtype: str) -> None:
-    assert differ(*case.run(dtype, edit=shared_out)) < CLOSE[dtype]
+def test_a_context_that_is_shared_out(case: Case) -> None:
+    assert differ(*case.run("float16", edit=shared_out)) < CLOSE["float16"]
 
 
 @pytest.mark.parametrize("target", ["a100", "b200", "mi300x"])
@@ -95,57 +94,55 @@ BROKEN = {
     "the last slot is not read": ("tl.max(position) + 1", "tl.max(position)"),
     "a split goes on into the next": ("tl.minimum(start + each, seen)", "seen"),
     "a split ends past its row": ("tl.minimum(start + each, seen)", "start + each"),
-    "slots past the end have a weight": ("(slot < end - n)[None, :]", "(slot < BLOCK_N)[None, :]"),
-    "slots past the end are read": ("(slot < end)[:, None] & ", ""),
-    "columns past a row's last are read": (" & (column < WIDTH)[None, :]", ""),
-    "columns past a query's last are read": ("(column < R)[None, :]", "(column < REST)[None, :]"),
-    "columns past a result's last are written": ("& (column < N)[None, :]", "& (column < KEY)"),
-    "all rows are the last": ("tl.minimum(above, queries - 1)", "queries - 1"),
-    "scores are not scaled": ("score * scale - highest", "score - highest"),
-    "exp2 is taken for exp": ("scale *= 1.4426950408889634", "scale *= 1.0"),
-    "results are not rescaled": ("latent, acc * shrink[:, None]", "latent, acc"),
-    "the sum of weights is not rescaled": ("total * shrink + tl.sum(weight, 1)", "total + 1"),
-    "the rest is left out": ("tl.trans(latent), score,", "tl.trans(latent), score * 0,"),
-    "numbers are not in units of scales": ("(parts * scales[:, :, None])", "parts"),
-    "all blocks have the first one's scale": ("BLOCKS, (N + BLOCK - 1) // BLOCK)", "BLOCKS, 1)"),
+    "slots past the end have a weight": (" & live[None, :]\n", "\n"),
+    "scales past the end are read": ("live[None, :] & (block", "(block"),
+    "columns past a row's last are read": ("live[:, None] & (others < R)", "live[:, None]"),
+    "columns past a query's last are read": ("mask=others < R", "mask=others < REST"),
+    "columns past a result's last are written": ("[None, :, None] & (column < N)\n", "[:, None]\n"),
+    "rows past the last are another's": ("tl.minimum(above, queries - 1)", "above"),
+    "results are not rescaled": ("latent, acc * shrink[None, :, None]", "latent, acc"),
+    "the rest is left out": ("score += tl.sum", "score = tl.sum"),
+    "scores are not in units of scales": ('ieee") * units, 0)', 'ieee"), 0)'),
+    "values are not in units of scales": ("* (units * GROWN)", "* (units * 0 + 1)"),
+    "all blocks have the first one's scale": ("scales_slot + block\n", "scales_slot + block * 0\n"),
     "all rows have the first one's numbers": ("batch * numbers_row", "0 * numbers_row"),
-    "all rows have the first one's scales": ("batch * scales_row", "0 * scales_row"),
-    "all rows have the first one's rest": ("batch * rest_row", "0 * rest_row"),
     "all tokens have the first one's position": ("+ row // H)", "+ row // queries)"),
     "a block of numbers is passed over": ("BLOCK_N * numbers_slot", "2 * BLOCK_N * numbers_slot"),
-    "a block of scales is passed over": ("BLOCK_N * scales_slot", "2 * BLOCK_N * scales_slot"),
     "a split's weight is left out": ("top + tl.log2(total)", "top"),
     "the last split is not waited for": ("== used - 1", "== used - 2"),
     "the last split is not combined": ("range(0, used,", "range(0, used - 1,"),
-    "splits are combined alike": ("weight = tl.exp2(norm - highest)", "weight = norm * 0 + 1"),
     "combined results are not rescaled": ("acc * shrink[:, None] + weight", "acc + weight"),
     "counters are shared by rows": ("batch * tl.num_programs(1) + ", "0 * batch + "),
     "the bits of a number lose its sign": ("((numbers & 128) << 8) | ", ""),
-    "the bits of a number are those of another": ("scales * 256.0", "scales * 128.0"),
+    "the bits of a number are those of another": ("SHRUNK = 256.0", "SHRUNK = 128.0"),
 }
 
-SMALL = Case([20, 72], 9, 40, 24, slots=70, tokens=2)
+SMALL = Case([24, 40], 5, 24, 7, slots=38, tokens=2)
 
 
 def in_steps(text: str) -> str:
-    """The text with splits of two small blocks each."""
+    """The text with splits of a small block or two each."""
     few = re.sub(r'"BLOCK_N": \d+', '"BLOCK_N": 16', text)
-    return re.sub(r"(?m)^LEAST = \d+", f"LEAST = {2 * 16 * (40 + 3 * 4 + 24 * 4)}", few)
+    return re.sub(r"(?m)^LEAST = \d+", "LEAST = 0", few)
 
 
-def test_what_is_to_be_broken_holds() -> None:
-    found = SMALL.run("float32", part_of=50, edit=in_steps, target="a100")
-    assert differ(*found) < CLOSE["float32"]
+def run(edit: Edit | None, target: str) -> tuple[Results, Results]:
+    return SMALL.run("float32", part_of=50, edit=edit, target=target)
+
+
+@pytest.mark.parametrize("target", ["a100", "h200"])
+def test_what_is_to_be_broken_holds(target: str) -> None:
+    assert differ(*run(in_steps, target)) < CLOSE["float32"]
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of what is not a number
-@pytest.mark.parametrize("change", BROKEN.values(), ids=BROKEN)
-def test_what_is_broken_is_caught(change: tuple[str, str]) -> None:
-    def broken(text: str) -> str:
-        assert change[0] in text
-        return in_steps(text).replace(*change)
+@pytest.mark.parametrize("key", BROKEN)
+def test_what_is_broken_is_caught(key: str) -> None:
+    text, other = BROKEN[key]
+    target = "a100" if "bits" in key else "h200"  # which makes float8 wide by an instruction
 
-    def run(edit: Edit | None) -> tuple[Results, Results]:
-        return SMALL.run("float32", part_of=50, edit=edit, target="a100")
+    def broken(whole: str) -> str:
+        assert text in whole
+        return in_steps(whole).replace(text, other)
 
-    assert not holds(run, broken, CLOSE["float32"])
+    assert not holds(lambda edit: run(edit, target), broken, CLOSE["float32"])
