@@ -53,19 +53,24 @@ class TritonQuantizedAttention(Kernel):
         self, op: QuantizedAttend, operands: tuple[TensorType, ...], rows: int, target: Target
     ) -> Iterator[Config]:
         columns, rest, heads = _sizes(operands)
-        block = min(op.block.size, max(power_of_2(columns), LEAST))
         key, other = (max(power_of_2(n), LEAST) for n in (columns, rest))
         item = BYTES[operands[0].dtype]
-        most = 16 if item > 2 or heads <= 16 else 32
+        # Tried with both ends of the Triton that is supported: larger tiles spill registers, and
+        # where float8 is made wide by arithmetic so do those of 32 queries, or of more in flight.
+        narrow, mfma = "fp8" not in target.features, "mfma" in target.features
+        most = LEAST if item > 2 or (narrow and not mfma) else 2 * LEAST
         block_m = min(max(power_of_2(heads), LEAST), most)
         # A wavefront's threads have more registers than a warp's: they are enough for all of it.
-        warps = 4 if "mfma" in target.features else 8
-        for block_n, stages in ((64, 2), (32, 3), (32, 2), (16, 3), (16, 2)):
-            flight = block_n * (key + other * item + 4 * key // block)
-            held = stages * flight + block_m * block_n * key // block * item + BARRIERS
-            if held <= target.shared_memory and block_n * block_m * item <= _most(target):
-                blocks = {"BLOCKS": key // block, "BLOCK": block, "REST": other}
-                constants = {**blocks, "BLOCK_M": block_m, "BLOCK_N": block_n}
+        warps = 4 if mfma else 8
+        part = min(max(key // warps, LEAST), op.block.size)
+        for block_n, stages in ((32, 3), (32, 2), (16, 3), (16, 2)):
+            if narrow and block_n * max(stages * LEAST, 2 * block_m) > 32 * 2 * LEAST:
+                continue
+            flight = block_n * (key + other * item + 4 * key // part)
+            held = stages * flight + block_m * block_n * key // part * 4 + BARRIERS
+            if held <= target.shared_memory:
+                parts = {"PARTS": key // part, "PART": part, "REST": other}
+                constants = {**parts, "BLOCK_M": block_m, "BLOCK_N": block_n}
                 yield Config(constants, warps, stages)
 
     def key(self, op: QuantizedAttend, operands: tuple[TensorType, ...]) -> tuple[int, ...]:
@@ -91,8 +96,3 @@ def _sizes(operands: tuple[TensorType, ...]) -> tuple[int, int, int]:
     """Numbers of a row in float8, those of the rest, and the heads of a query."""
     q, numbers, _, rest, _ = operands
     return numbers.row[0].size, rest.row[0].size, q.row[0].size
-
-
-def _most(target: Target) -> int:
-    """Bytes of a tile of scores, as wide as operands: with more of them registers are spilled."""
-    return 2048 if "fp8" in target.features else 1024

@@ -48,7 +48,7 @@ def test_quantized_attention(case: Case) -> None:
     [
         *(Case([n], 2, 32, 16) for n in (64, 65)),
         Case([150, 33, 1], 8, 32, 24),  # some rows have fewer blocks than there are splits
-        Case([150, 70], 16, 40, 8, slots=170, tokens=3),  # of two tiles
+        Case([70, 40], 16, 40, 8, slots=80, tokens=3),  # of two tiles
         Case([66], 4, 32, 16, tokens=8),  # of which some see nothing of the last split
     ],
     ids=str,
@@ -95,7 +95,7 @@ BROKEN = {
     "a split goes on into the next": ("tl.minimum(start + each, seen)", "seen"),
     "a split ends past its row": ("tl.minimum(start + each, seen)", "start + each"),
     "slots past the end have a weight": (" & live[None, :]\n", "\n"),
-    "scales past the end are read": ("live[None, :] & (block", "(block"),
+    "scales past the end are read": ("live[None, :] & (part", "(part"),
     "columns past a row's last are read": ("live[:, None] & (others < R)", "live[:, None]"),
     "columns past a query's last are read": ("mask=others < R", "mask=others < REST"),
     "columns past a result's last are written": ("[None, :, None] & (column < N)\n", "[:, None]\n"),
@@ -104,7 +104,7 @@ BROKEN = {
     "the rest is left out": ("score += tl.sum", "score = tl.sum"),
     "scores are not in units of scales": ('ieee") * units, 0)', 'ieee"), 0)'),
     "values are not in units of scales": ("* (units * GROWN)", "* (units * 0 + 1)"),
-    "all blocks have the first one's scale": ("scales_slot + block\n", "scales_slot + block * 0\n"),
+    "all blocks have the first one's scale": ("part * PART // BLOCK\n", "part * 0\n"),
     "all rows have the first one's numbers": ("batch * numbers_row", "0 * numbers_row"),
     "all tokens have the first one's position": ("+ row // H)", "+ row // queries)"),
     "a block of numbers is passed over": ("BLOCK_N * numbers_slot", "2 * BLOCK_N * numbers_slot"),

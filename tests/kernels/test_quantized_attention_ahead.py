@@ -56,8 +56,8 @@ def test_a_latent_in_float8(
         assert kernel.shared <= registry.targets[target].shared_memory, kernel
     attend = found["_attend"]
     assert set(attend.instructions) == {PRODUCTS[target]}, attend
-    assert attend.options["BLOCK_M"] == (16 if heads == 16 else 32), attend
-    if PRODUCTS[target] == "mma.sync":  # of 16 x 8 x 16 numbers, no product is computed twice
+    if PRODUCTS[target] == "mma.sync":  # of 16 x 8 x 16 numbers; with latents, none is done twice
         m, n = (attend.options[f"BLOCK_{axis}"] for axis in "MN")
-        tiles = m * n * (2 * LATENT + ROPE) // (16 * 8 * 16)
-        assert attend.instructions["mma.sync"] == tiles // attend.options["num_warps"], attend
+        latent, rest = (m * n * width // (16 * 8 * 16) for width in (2 * LATENT, ROPE))
+        warps = attend.options["num_warps"]
+        assert attend.instructions["mma.sync"] <= latent // warps + rest // 4, attend

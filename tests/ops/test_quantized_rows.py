@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from archsmith.compiler.errors import GraphError
 from archsmith.compiler.ir.dims import Dim
 from archsmith.compiler.ir.types import TensorType
+from archsmith.compiler.ops.attention import Attend
 from archsmith.compiler.ops.quantized_attention import QuantizedAttend
 from archsmith.compiler.ops.quantized_rows import DequantizeRows, QuantizeRows
 from ops.arrays import normal, same, tensor
@@ -60,6 +61,25 @@ def test_attention_to_them() -> None:
     op = QuantizedAttend(0.2, BLOCK)
     operands = (x.numpy() for x in (q, numbers, scales, rest))
     same(op.reference(*operands, positions), out.transpose(1, 2).numpy())
+
+
+def test_what_attention_to_a_latent_loses() -> None:
+    """The figures of docs/passes/quantize-kv.md: normal latents of 512, scores of deviation one."""
+    draws, block = np.random.default_rng(0), Dim.of(128)
+    latent, rest = draws.standard_normal((1, 1024, 512)), draws.standard_normal((1, 1024, 64))
+    q, positions = draws.standard_normal((1, 1, 4, 576)), np.array([[1023]])
+    numbers, scales = QuantizeRows(block).reference(latent)
+    wide = DequantizeRows(block).reference(numbers, scales, rest)[..., :512]
+    keys = np.concatenate((latent, rest), -1)[:, :, None]
+    scale = 576**-0.5
+    exact = Attend(scale).reference(q, keys, keys[..., :512], positions)
+    found = QuantizedAttend(scale, block).reference(q, numbers, scales, rest, positions)
+    assert distance(wide, latent) == pytest.approx(0.026, abs=1e-3)
+    assert distance(found, exact) == pytest.approx(0.028, abs=3e-3)
+
+
+def distance(found: np.ndarray, wanted: np.ndarray) -> float:
+    return float(np.linalg.norm(found - wanted) / np.linalg.norm(wanted))
 
 
 TYPES = (
