@@ -22,6 +22,7 @@ class TritonQuantizedAttention(Kernel):
     name = "triton.quantized_attention"
     implements = "quantized_attend"
     functions = ("quantized_attention",)
+    parts = ("splits",)
     triton = True
     reference = "torch.quantized_attend"
     phases = ("decode",)
@@ -86,6 +87,7 @@ class TritonQuantizedAttention(Kernel):
             "programs": target.processors,
             "least": int(each),
             "decoded": "fp8" not in target.features,
+            "apart": "mfma" in target.features,  # as in decode_attention, whose part combines
         }
 
     def call(self, op: QuantizedAttend, *operands: Code, phases: tuple[str, ...]) -> Code:

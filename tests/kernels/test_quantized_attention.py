@@ -15,7 +15,7 @@ from kernels.quantized_attention_cases import Case
 # order.
 CLOSE = {"float32": 2e-6, "float16": 3e-3}
 CASES = [
-    *(Case([n], 2, 32, 16) for n in (1, 16, 17, 33, 64, 65, 150)),
+    *(Case([n], 2, 32, 16) for n in (1, 17, 33, 64, 90)),
     # rows of unlike lengths, and slots past the longest
     Case([1, 65], 4, 64, 16),
     Case([70, 16, 17], 16, 32, 8, slots=90),
@@ -46,7 +46,7 @@ def test_quantized_attention(case: Case) -> None:
 @pytest.mark.parametrize(
     "case",
     [
-        *(Case([n], 2, 32, 16) for n in (64, 65)),
+        Case([64], 2, 32, 16),
         Case([150, 33, 1], 8, 32, 24),  # some rows have fewer blocks than there are splits
         Case([70, 40], 16, 40, 8, slots=80, tokens=3),  # of two tiles
         Case([66], 4, 32, 16, tokens=8),  # of which some see nothing of the last split
@@ -57,7 +57,7 @@ def test_a_context_that_is_shared_out(case: Case) -> None:
     assert differ(*case.run("float16", edit=shared_out)) < CLOSE["float16"]
 
 
-@pytest.mark.parametrize("target", ["a100", "b200", "mi300x"])
+@pytest.mark.parametrize("target", ["a100", "mi300x"])
 def test_tiles_of_other_targets(target: str) -> None:
     case = Case([150, 90], 4, 48, 32)
     assert differ(*case.run("float16", target=target, edit=shared_out)) < CLOSE["float16"]
@@ -92,38 +92,41 @@ BROKEN = {
     "a query sees the slot behind its own": (" <= position[", " <= 1 + position["),
     "a query does not see its own slot": (" <= position[", " < position["),
     "the last slot is not read": ("tl.max(position) + 1", "tl.max(position)"),
+    "a query sees past the last slot": (".to(tl.int32), slots - 1)", ".to(tl.int32), 2 * slots)"),
     "a split goes on into the next": ("tl.minimum(start + each, seen)", "seen"),
     "a split ends past its row": ("tl.minimum(start + each, seen)", "start + each"),
-    "slots past the end have a weight": (" & live[None, :]\n", "\n"),
     "scales past the end are read": ("live[None, :] & (part", "(part"),
-    "columns past a row's last are read": ("live[:, None] & (others < R)", "live[:, None]"),
+    "columns past a row's last are read": ("if FIRST + COLUMNS > WIDTH:", "if False:"),
     "columns past a query's last are read": ("mask=others < R", "mask=others < REST"),
-    "columns past a result's last are written": ("[None, :, None] & (column < N)\n", "[:, None]\n"),
-    "rows past the last are another's": ("tl.minimum(above, queries - 1)", "above"),
+    "columns past a result's last are written": (
+        "[None, :, None] & (column < N)\n",
+        "[None, :, None]\n",
+    ),
+    "rows past the last are another's": ("tl.minimum(above + row, queries - 1)", "above + row"),
     "results are not rescaled": ("latent, acc * shrink[None, :, None]", "latent, acc"),
     "the rest is left out": ("score += tl.sum", "score = tl.sum"),
     "scores are not in units of scales": ('ieee") * units, 0)', 'ieee"), 0)'),
     "values are not in units of scales": ("* (units * GROWN)", "* (units * 0 + 1)"),
     "all blocks have the first one's scale": ("part * PART // BLOCK\n", "part * 0\n"),
     "all rows have the first one's numbers": ("batch * numbers_row", "0 * numbers_row"),
-    "all tokens have the first one's position": ("+ row // H)", "+ row // queries)"),
+    "all tokens have the first one's position": ("+ query // H)", "+ query // queries)"),
     "a block of numbers is passed over": ("BLOCK_N * numbers_slot", "2 * BLOCK_N * numbers_slot"),
     "a split's weight is left out": ("top + tl.log2(total)", "top"),
     "the last split is not waited for": ("== used - 1", "== used - 2"),
     "the last split is not combined": ("range(0, used,", "range(0, used - 1,"),
     "combined results are not rescaled": ("acc * shrink[:, None] + weight", "acc + weight"),
-    "counters are shared by rows": ("batch * tl.num_programs(1) + ", "0 * batch + "),
+    "counters are shared by rows": ("arrived_ptr + tile", "arrived_ptr + 0 * tile"),
     "the bits of a number lose its sign": ("((numbers & 128) << 8) | ", ""),
     "the bits of a number are those of another": ("SHRUNK = 256.0", "SHRUNK = 128.0"),
 }
 
-SMALL = Case([24, 40], 5, 24, 7, slots=38, tokens=2)
+SMALL = Case([20, 36], 5, 24, 7, slots=34, tokens=2)
 
 
 def in_steps(text: str) -> str:
     """The text with splits of a small block or two each."""
-    few = re.sub(r'"BLOCK_N": \d+', '"BLOCK_N": 16', text)
-    return re.sub(r"(?m)^LEAST = \d+", "LEAST = 0", few)
+    few = re.sub(r'"BLOCK_N": \d+', '"BLOCK_N": 16', text).replace("ratio = 4", "ratio = 0")
+    return shared_out(few)
 
 
 def run(edit: Edit | None, target: str) -> tuple[Results, Results]:
@@ -140,9 +143,11 @@ def test_what_is_to_be_broken_holds(target: str) -> None:
 def test_what_is_broken_is_caught(key: str) -> None:
     text, other = BROKEN[key]
     target = "a100" if "bits" in key else "h200"  # which makes float8 wide by an instruction
+    met = []
 
     def broken(whole: str) -> str:
-        assert text in whole
+        met.append(text in whole)  # of the kernel, or of its part
         return in_steps(whole).replace(text, other)
 
     assert not holds(lambda edit: run(edit, target), broken, CLOSE["float32"])
+    assert any(met)

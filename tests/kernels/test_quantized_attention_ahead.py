@@ -50,7 +50,8 @@ def test_a_latent_in_float8(
     ahead: Ahead, registry: Registry, target: str, heads: int, oldest: bool
 ) -> None:
     found = {k.kernel: k for k in compiled(ahead, registry, target, heads, oldest)}
-    assert found.keys() == {"_attend", "_quantize"}
+    apart = {"combine_splits"} if target == "mi300x" else set()
+    assert found.keys() == {"_attend", "_quantize"} | apart
     for kernel in found.values():
         assert kernel.spills == 0, kernel
         assert kernel.shared <= registry.targets[target].shared_memory, kernel
