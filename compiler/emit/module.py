@@ -170,6 +170,20 @@ class Module(Frame):
         return Source(tuple(lines))
 
     @property
+    def new_cache(self) -> Source:
+        """The lines that allocate a cache of all layers."""
+        end = "dtype=self.dtype, device=self.embed.device)"
+        layers = "for block, count in self.schedule for _ in range(count)]"
+        named = ["windows"] * self.windowed + ["dtypes"] * self.narrow
+        if not named:
+            lines = statement(f"rows = [block.rows {layers}", 8)
+            return Source((*lines, *statement(f"return Cache(rows, batch, length, {end}", 8)))
+        of = [f"{key}=[layer.{key} for layer in layers]" for key in named]
+        given = ", ".join(["[layer.rows for layer in layers]", "batch", "length", *of, end])
+        lines = statement(f"layers = [block {layers}", 8)
+        return Source((*lines, *statement(f"return Cache({given}", 8)))
+
+    @property
     def layer_call(self) -> Source:
         return self._layer_call("layer", 12)
 
