@@ -281,14 +281,13 @@ STEPS: Mapping[str, Callable[[Growth], Value]] = {
 
 
 def _takes(op: type[Op], type: TensorType) -> bool:
-    """Whether an op needs no more than one value of this type; so a third party's grow too."""
+    """Whether an op makes one value of no more than one of this type; a third party's grow too."""
     if any(f.default is dataclasses.MISSING for f in dataclasses.fields(op)):
         return False
     try:
-        op().infer(type)
+        return not isinstance(op().infer(type), tuple)
     except (GraphError, TypeError):
         return False
-    return True
 
 
 def _unary(op: type[Op]) -> Callable[[Growth], Any]:
