@@ -62,10 +62,10 @@ class TritonDecodeAttention(Kernel):
         return (*Sizes.of(operands).key, int(op.value_in_key))
 
     def example(self, op: Attend, operands: tuple[TensorType, ...], rows: int, usual: Call) -> Call:
-        """As many tokens as give so many queries; of fewer than one has, tiles are for few rows."""
+        """As many tokens as give so many queries; the smallest tiles are for few rows too."""
         group = Sizes.of(operands).group
         tokens = min(max(rows // group, 1), DECODED.size)
-        many = rows >= group or rows > self.ladder[-1]
+        many = rows > self.ladder[0] and (rows >= group or rows > self.ladder[-1])
         return Call(BATCH if many else 1, tokens, usual.context)
 
     def tables(self, uses: tuple[Use, ...], target: Target) -> Mapping[str, Any]:
