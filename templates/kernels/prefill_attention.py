@@ -122,4 +122,6 @@ def _warps(sizes: Sizes, block_m: int, block_n: int, target: Target) -> int:
     """Warps of a program: more where a thread of four would hold too much."""
     lanes = 1 if target.triton is None else target.triton["warp_size"]
     held = block_m * (sizes.value + block_n) * sizes.bytes // 2
+    if block_m == 64 and sizes.parts[1] and "tcgen05" in target.features:
+        return 8  # tried: of keys in two parts, four spill in Triton 3.9
     return 8 if held > EACH * 4 * lanes else 4

@@ -53,8 +53,12 @@ def hold(plan: Plan, found: list[Compiled]) -> None:
     rows = set()
     for kernel in found:
         assert kernel.shared <= plan.target.shared_memory, kernel
-        assert kernel.spills == 0, kernel
-        block = kernel.options.get("BLOCK_M")
+        # Of 64 queries by 512 columns, Triton 3.9 spills four registers, and 3.6 none: see
+        # `test_attention_ahead.py`.
+        wide_tile = kernel.kernel == "split_attention" and kernel.options["BLOCK_M"] == 64
+        assert kernel.spills in ((0, 16) if wide_tile and kernel.options["VALUE"] == 512 else (0,))
+        rows_of = "BLOCK_N" if kernel.kernel == "slot_gradients" else "BLOCK_M"
+        block = kernel.options.get(rows_of)
         if block is not None and kernel.instructions:
             rows.add(block)
             swapped = kernel.options.get("SWAPPED", 0)
@@ -65,7 +69,7 @@ def hold(plan: Plan, found: list[Compiled]) -> None:
     assert swaps == ("choices" in files and wide != narrow)
     # What has rows but no depth only adds up what a product has left.
     tiled = [k for k in found if k.options.get("BLOCK_M") and k.options.get("BLOCK_K") != 0]
-    products = [k for k in tiled if k.kernel != "_sort"]
+    products = [k for k in tiled if k.kernel not in ("_sort", "combine_splits")]
     assert all(kernel.instructions for kernel in products)
 
 
