@@ -20,6 +20,7 @@ from archsmith.compiler.ir.cost import Sizes
 from archsmith.compiler.plugins import Registry
 from bench import __main__ as command
 from bench import facts
+from bench.attention import attention
 from bench.cases import BACKWARD, Case, experts, in_float8, of_experts, small
 from bench.compare import OURS, PYTORCH, Comparison, Peer, Row, compare, installed_peers
 from bench.peers import deep_gemm, grouped_mm
@@ -200,7 +201,7 @@ def test_a_process_that_dies_takes_no_other_case_along(registry: Registry) -> No
 def test_every_adapter_says_what_it_is() -> None:
     peers = installed_peers()
     assert len(peers) >= 9
-    every = [experts("v3"), experts("v3", float8=True), *small()]
+    every = [experts("v3"), experts("v3", float8=True), *small(), *attention()]
     ops = {case.op.name: case for case in every}
     for peer in peers:
         assert any(peer.computes(case) for case in ops.values()), peer.name
