@@ -202,11 +202,11 @@ def test_every_adapter_says_what_it_is() -> None:
     peers = installed_peers()
     assert len(peers) >= 9
     every = [experts("v3"), experts("v3", float8=True), *small(), *attention()]
-    ops = {case.op.name: case for case in every}
+    ops = {case.op.name for case in every}
     for peer in peers:
-        assert any(peer.computes(case) for case in ops.values()), peer.name
+        assert any(map(peer.computes, every)), peer.name
         assert peer.adapter.INSTALL
-        assert set(peer.adapter.GRADIENTS) <= ops.keys() & vars(peer.adapter).keys()
+        assert set(peer.adapter.GRADIENTS) <= ops & vars(peer.adapter).keys()
         missing = importlib.util.find_spec(peer.adapter.MODULE) is None
         assert bool(peer.absent()) == missing
     trained = {case.op.name for case in small() if case.gradients}
