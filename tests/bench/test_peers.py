@@ -207,8 +207,7 @@ def test_every_adapter_says_what_it_is() -> None:
         assert any(map(peer.computes, every)), peer.name
         assert peer.adapter.INSTALL
         assert set(peer.adapter.GRADIENTS) <= ops & vars(peer.adapter).keys()
-        missing = importlib.util.find_spec(peer.adapter.MODULE) is None
-        assert bool(peer.absent()) == missing
+        assert bool(peer.absent()) == (importlib.util.find_spec(peer.adapter.MODULE) is None)
     trained = {case.op.name for case in small() if case.gradients}
     assert trained - {"linear_cross_entropy"} == BACKWARD.keys()
 

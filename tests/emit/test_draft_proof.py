@@ -36,4 +36,4 @@ def test_a_right_one_is_proved(compiler: Compiler, tmp_path: Path) -> None:
     name, passes = compiler.passes("O2")
     report = compiler.package(compiler.load(SPEC), tmp_path / "package", name, passes)
     assert report.proof is not None
-    assert report.proof.trials == 49  # 32 of the model alone, and each of 17 calls for the draft
+    assert report.proof.trials == 43  # 28 of the model alone, and each of 15 calls for the draft
