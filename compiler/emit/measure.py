@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeAlias
@@ -168,15 +169,23 @@ def measurer(
     templates: Mapping[str, str], environment: Mapping[str, str] = MappingProxyType({})
 ) -> Measure:
     """What measures in a child process; `environment` is added to its own variables."""
+    return partial(in_child, templates, environment, lay_out, SCRIPTS[0], Times)
 
-    def measure(job: Job) -> Iterator[Machine | Times]:
-        with tempfile.TemporaryDirectory(prefix="archsmith-") as temporary:
-            folder = Path(temporary)
-            lay_out(job, templates, folder)
-            for i, data in enumerate(told(folder, SCRIPTS[0], environment)):
-                yield Times(**data) if i else Machine(**data)
 
-    return measure
+def in_child(
+    templates: Mapping[str, str],
+    environment: Mapping[str, str],
+    lay_out: Callable[[Any, Mapping[str, str], Path], None],
+    script: str,
+    found: Callable[..., Any],
+    job: Any,
+) -> Iterator[Any]:
+    """The machine, and then what is `found` by a script in a folder where the job is laid out."""
+    with tempfile.TemporaryDirectory(prefix="archsmith-") as temporary:
+        folder = Path(temporary)
+        lay_out(job, templates, folder)
+        for i, data in enumerate(told(folder, script, environment)):
+            yield found(**data) if i else Machine(**data)
 
 
 def lay_out(job: Job, templates: Mapping[str, str], folder: Path) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TypeAlias
 
-from .measure import ROUNDS, Machine, told
+from .measure import ROUNDS, Machine, in_child
 
 SCRIPTS = ("measure_decoding.py", "machine.py")
 LEAST = 2e-2  # seconds of steps in a row, of which the first and the last wait for the device
@@ -64,15 +64,7 @@ def decoding_measurer(
     templates: Mapping[str, str], environment: Mapping[str, str] = MappingProxyType({})
 ) -> MeasureDecoding:
     """What measures in a child process; `environment` is added to its own variables."""
-
-    def measure(job: Decoding) -> Iterator[Machine | Steps]:
-        with tempfile.TemporaryDirectory(prefix="archsmith-") as temporary:
-            folder = Path(temporary)
-            lay_out(job, templates, folder)
-            for i, data in enumerate(told(folder, SCRIPTS[0], environment)):
-                yield Steps(**data) if i else Machine(**data)
-
-    return measure
+    return partial(in_child, templates, environment, lay_out, SCRIPTS[0], Steps)
 
 
 def lay_out(job: Decoding, templates: Mapping[str, str], folder: Path) -> None:
