@@ -107,3 +107,22 @@ def changed(*pairs: tuple[str, str]) -> Edit:
         return text
 
     return edit
+
+
+# What both families of grouped products have, and what is broken of it.
+LAST_ARRIVES = {
+    "nobody sums": ("== tiles - 1:", "== tiles:"),
+    "the first to arrive sums": ("== tiles - 1:", "== 0:"),
+    "who arrived is not set to zero": ("mask=at < COLUMNS", "mask=at < 0"),
+    "only tiles that have rows arrive": (
+        "if arrived_ptr is not None and not gated:",
+        "if arrived_ptr is not None and not gated and expert >= 0:",
+    ),
+}
+DESCRIBED = {
+    "all columns are one's": ("arrived_ptr + column,", "arrived_ptr,"),
+    "too few are set to zero": ("triton.next_power_of_2(triton.cdiv(D, down_n))", "1"),
+    "a tile is the next row's": ("weight.load([row, start])", "weight.load([row + 1, start])"),
+    "a tile stays where it is": ("weight.load([row, start])", "weight.load([row, 0])"),
+    "a tile is always an expert's first": ("+ column * BLOCK_N\n", "\n"),
+}

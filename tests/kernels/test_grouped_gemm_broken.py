@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 from kernels.checks import Edit, Results, holds
-from kernels.expert_cases import CLOSE, changed, run, single
+from kernels.expert_cases import CLOSE, DESCRIBED, LAST_ARRIVES, changed, run, single
 
 BROKEN = {
     "there are too few tiles": ("else len(table)", "else len(table) // 2"),
@@ -39,22 +39,10 @@ BROKEN_OF_FEW = {
     "any expert's choices are its own": (" == expert)\n", " >= 0)\n"),
     "only the first choice is run": ("first == tile if", "tile == 0 if"),
     "an expert is a tile": ("if BY_CHOICE else tile\n", "if 0 else tile\n"),
-    "nobody sums": ("== tiles - 1:", "== tiles:"),
-    "the first to arrive sums": ("== tiles - 1:", "== 0:"),
-    "who arrived is not set to zero": ("mask=at < COLUMNS", "mask=at < 0"),
-    "only tiles that have rows arrive": (
-        "if arrived_ptr is not None and not gated:",
-        "if arrived_ptr is not None and not gated and expert >= 0:",
-    ),
+    **LAST_ARRIVES,
     "tokens past the last are summed": ("there = (token < tokens) &", "there = (token >= 0) &"),
 }
-BROKEN_OF_WIDE = {
-    "all columns are one's": ("arrived_ptr + column,", "arrived_ptr,"),
-    "too few are set to zero": ("triton.next_power_of_2(triton.cdiv(D, down_n))", "1"),
-    "a tile is the next row's": ("weight.load([row, start])", "weight.load([row + 1, start])"),
-    "a tile stays where it is": ("weight.load([row, start])", "weight.load([row, 0])"),
-    "a tile is always an expert's first": ("+ column * BLOCK_N\n", "\n"),
-}
+BROKEN_OF_WIDE = DESCRIBED
 CALLS: dict[str, Callable[[Edit | None], tuple[Results, Results]]] = {
     "many": lambda edit: run(40, 4, 2, 70, 40, chosen=(1, 2, 3), edit=edit),
     "few": lambda edit: run(5, 20, 3, 40, 36, edit=edit),

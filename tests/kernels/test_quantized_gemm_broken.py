@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 from kernels.checks import Edit, Results, holds
-from kernels.expert_cases import changed, single
+from kernels.expert_cases import DESCRIBED, LAST_ARRIVES, changed, single
 from kernels.quantized_cases import CLOSE, run
 
 BROKEN = {
@@ -26,13 +26,7 @@ BROKEN = {
     "rows past the last are written": ("mask=live & (col < OUT)", "mask=col < OUT"),
     "the last columns are left out": ("triton.cdiv(F, gate_n)", "(F // gate_n)"),
     "gate is not activated": ("y * tl.sigmoid(y) * up", "y * up"),
-    "nobody sums": ("== tiles - 1:", "== tiles:"),
-    "the first to arrive sums": ("== tiles - 1:", "== 0:"),
-    "who arrived is not set to zero": ("mask=at < COLUMNS", "mask=at < 0"),
-    "only tiles that have rows arrive": (
-        "if arrived_ptr is not None and not gated:",
-        "if arrived_ptr is not None and not gated and expert >= 0:",
-    ),
+    **LAST_ARRIVES,
 }
 BROKEN_OF_MANY = {
     "there are too few tiles": ("else len(table)", "else len(table) // 2"),
@@ -52,11 +46,7 @@ BROKEN_OF_ACTIVATIONS = {
     "scales are spaced like rows": ("row * blocks + block, scale", "row * IN + block, scale"),
 }
 BROKEN_OF_WIDE = {
-    "all columns are one's": ("arrived_ptr + column,", "arrived_ptr,"),
-    "too few are set to zero": ("triton.next_power_of_2(triton.cdiv(D, down_n))", "1"),
-    "a tile is the next row's": ("weight.load([row, start])", "weight.load([row + 1, start])"),
-    "a tile stays where it is": ("weight.load([row, start])", "weight.load([row, 0])"),
-    "a tile is always an expert's first": ("+ column * BLOCK_N\n", "\n"),
+    **DESCRIBED,
     "what follows a row's last column has a part in its scale": (
         "tl.where(col < OUT, y, 0.0)",
         "y",
