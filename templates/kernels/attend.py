@@ -8,6 +8,7 @@ from ...compiler.machine.target import Target
 from ...compiler.ops.attention import Attend
 from ...compiler.schedule.code import Code, call, name
 from ...compiler.schedule.kernel import Kernel
+from .attention import given
 
 
 class TorchAttend(Kernel):
@@ -52,15 +53,9 @@ class TorchAttend(Kernel):
         phases: tuple[str, ...],
         held: Code | None = None,
     ) -> Code:
-        options = {
-            "window": None if op.window is None else int(op.window),
-            "softcap": op.softcap,
-            "sinks": sinks,
-            "value_in_key": op.value_in_key or None,
-            "held": held,
-        }
-        given = {key: value for key, value in options.items() if value is not None}
-        return call("attend", q, k, v, positions, scale=op.scale, causal=causal(phases), **given)
+        in_key = {"value_in_key": True} if op.value_in_key else {}
+        options = {"scale": op.scale, "causal": causal(phases), **given(op, sinks, held), **in_key}
+        return call("attend", q, k, v, positions, **options)
 
 
 def causal(phases: tuple[str, ...]) -> Code | bool:

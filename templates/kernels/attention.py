@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from ...compiler.ir.types import BYTES, TensorType
 from ...compiler.machine.target import Target
 from ...compiler.ops.attention import Attend
+from ...compiler.schedule.code import Code
 from ...compiler.schedule.tiles import power_of_2, unable
 
 LEAST = 16  # a matrix instruction takes no fewer of any axis
@@ -87,3 +89,14 @@ def refusal(
     if widest > WIDEST:
         return f"a row of {widest} leaves no room for a block of slots: at most {WIDEST}"
     return None
+
+
+def given(op: Attend, sinks: Code | None, held: Code | None) -> dict[str, Any]:
+    """What a call says beside tensors, positions and a scale, by keyword, where it is there."""
+    options = {
+        "window": None if op.window is None else int(op.window),
+        "softcap": op.softcap,
+        "sinks": sinks,
+        "held": held,
+    }
+    return {key: value for key, value in options.items() if value is not None}

@@ -14,7 +14,7 @@ from ...compiler.ops.attention import Attend
 from ...compiler.schedule.code import Code, call
 from ...compiler.schedule.kernel import Config, Kernel, Use
 from ...compiler.schedule.tiles import power_of_2
-from .attention import LEAST, Sizes, refusal
+from .attention import LEAST, Sizes, given, refusal
 
 BATCH = 128  # rows of a call that is large
 WIDE = 128 * 128  # results of a tile that leave a thread of four warps few other registers
@@ -102,15 +102,9 @@ class TritonDecodeAttention(Kernel):
         phases: tuple[str, ...],
         held: Code | None = None,
     ) -> Code:
-        options = {
-            "sinks": sinks,
-            "held": held,
-            "window": None if op.window is None else int(op.window),
-            "softcap": op.softcap,
-            "value_in_key": op.value_in_key or None,
-        }
-        given = {key: value for key, value in options.items() if value is not None}
-        return call("decode_attention", q, k, v, positions, op.scale, **given)
+        in_key = {"value_in_key": True} if op.value_in_key else {}
+        options = {**given(op, sinks, held), **in_key}
+        return call("decode_attention", q, k, v, positions, op.scale, **options)
 
 
 def _sizes(op: Attend, operands: tuple[TensorType, ...], target: Target) -> Sizes:

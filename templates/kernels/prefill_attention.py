@@ -11,7 +11,7 @@ from ...compiler.ops.attention import Attend
 from ...compiler.schedule.code import Code, call, name, tuple_of
 from ...compiler.schedule.kernel import Config, Kernel, Use
 from ...compiler.schedule.tiles import power_of_2
-from .attention import LEAST, Sizes, refusal
+from .attention import LEAST, Sizes, given, refusal
 
 EACH = 96  # results and scores that a thread has registers for
 
@@ -77,12 +77,10 @@ class TritonPrefillAttention(Kernel):
         phases: tuple[str, ...],
         held: Code | None = None,
     ) -> Code:
-        window = None if op.window is None else int(op.window)
-        others = {"window": window, "softcap": op.softcap, "sinks": sinks, "held": held}
-        given = {key: value for key, value in others.items() if value is not None}
+        others = given(op, sinks, held)
         if "train" in phases:  # in PyTorch that is a faster path; here, positions say as much
-            given = {"causal": name("cache").is_none() if phases[1:] else True, **given}
-        return call("prefill_attention", q, k, v, positions, op.scale, **given)
+            others = {"causal": name("cache").is_none() if phases[1:] else True, **others}
+        return call("prefill_attention", q, k, v, positions, op.scale, **others)
 
 
 def options(uses: tuple[Use, ...]) -> dict[str, bool]:
