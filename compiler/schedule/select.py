@@ -8,7 +8,7 @@ from functools import cached_property
 from itertools import islice
 from types import MappingProxyType
 
-from ..errors import ArchsmithError
+from ..errors import ArchsmithError, PluginError
 from ..ir.cost import Cost, Sizes
 from ..ir.model import LOSS, PHASES, Block, Model
 from ..ir.op import Op
@@ -149,19 +149,24 @@ def select(
     for block in (*model.blocks.values(), *([] if loss is None else [loss])):
         for phase in (phase for phases in block.graphs for phase in phases):
             choices += _chosen(block, phase, by_op, found, target, calls[phase], model.dtype)
-    references = tuple(kernels[name]() for name in sorted(_references(choices, kernels)))
+    references = _references(choices, kernels)
     gradients = {k.differentiates: k for k in found if _differentiates(k, choices, target)}
     return Plan(model, target, tuple(choices), calls, references, tuned, gradients, loss)
 
 
-def _references(choices: list[Choice], kernels: Mapping[str, type[Kernel]]) -> set[str]:
-    """The names of the kernels that others call where they cannot run, and of what those call."""
-    found: set[str] = set()
-    asked = {choice.kernel.reference for choice in choices} - {""}
-    while asked:
-        found |= asked
-        asked = {kernels[name].reference for name in asked} - {""} - found
-    return found
+def _references(choices: list[Choice], kernels: Mapping[str, type[Kernel]]) -> tuple[Kernel, ...]:
+    """The kernels that others call where they cannot run, and those that these call, by name."""
+    found: dict[str, Kernel] = {}
+    for kernel in {choice.kernel.name: choice.kernel for choice in choices}.values():
+        names = [kernel.name]
+        while kernel.reference:
+            names.append(kernel.reference)
+            if len(set(names)) < len(names):
+                raise PluginError(f"kernels stand in for themselves: {', '.join(names)}")
+            with blamed(kernel):
+                kernel = kernels[kernel.reference]()
+            found[kernel.name] = kernel
+    return tuple(found[name] for name in sorted(found))
 
 
 def _differentiates(kernel: GradientKernel, choices: list[Choice], target: Target) -> bool:

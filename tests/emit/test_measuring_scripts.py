@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+import runpy
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from archsmith.compiler.emit.measure import timed
+from archsmith.compiler.emit.measure import SCRIPTS, timed
 from archsmith.compiler.ir.cost import Sizes
 from archsmith.compiler.plugins import Registry
 from bench.cases import experts, in_float8
@@ -47,6 +50,25 @@ def test_experts_are_chosen_anew_and_weights_fill_the_cache(
         assert all(len(set(row)) == 2 for row in index[0].tolist())
     without = operands.operand_sets([ROWS, weight], "cpu", most)
     assert len(without) == min(weights, most)
+
+
+def test_the_reference_of_a_kernel_is_pytorchs(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That of a kernel in Gluon is in Triton, and has itself one."""
+    for name in SCRIPTS:
+        (tmp_path / name).write_text(registry.templates[name])
+        monkeypatch.setitem(sys.modules, name.removesuffix(".py"), ModuleType(name))
+        del sys.modules[name.removesuffix(".py")]
+    monkeypatch.syspath_prepend(tmp_path)
+    taken = runpy.run_path(str(tmp_path / "measure.py"))["taken"]
+    plain, launch = SimpleNamespace(), SimpleNamespace()
+    inner = SimpleNamespace(reference=plain, launch=launch)
+    outer = SimpleNamespace(reference=inner, launch=launch)
+    assert taken(outer, "reference") is plain
+    assert taken(outer, "compiled") is plain
+    assert taken(outer, "kernel") in (outer, launch)
+    assert taken(plain, "reference") is plain
 
 
 def test_results_differ_by_the_largest_of_all(registry: Registry) -> None:

@@ -5,20 +5,25 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from archsmith.compiler.ir.cost import Sizes
+from archsmith.compiler.ir.types import TensorType
 from archsmith.compiler.ops.attention import Attend
 from kernels import checks
-from kernels.checks import Edit, Results, differ, emitted, holds, interpreted
+from kernels.checks import Edit, Results, differ, emitted, holds, interpreted, registry
 from kernels.expert_cases import changed
 from kernels.gluon_numpy import Emulated
 
 CLOSE = 2e-3  # of the weights' and the result's rounding to float16
 KEY, REST = 128, 64
+
+
+OP = Attend((KEY + REST) ** -0.5, value_in_key=True)
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,8 @@ class Latent:
     def __str__(self) -> str:
         return f"{self.tokens}of{'+'.join(map(str, self.contexts))}-{self.heads}"
 
-    def run(self, edit: Edit | None = None) -> tuple[Results, Results]:
+    def run(self, edit: Edit | None = None, wider: int = 0) -> tuple[Results, Results]:
+        """Of queries that are `wider` rows' beginnings, if any."""
         slots = self.slots or max(self.contexts)
         rows = np.random.default_rng(1).standard_normal((len(self.contexts), slots, 1, KEY + REST))
         for row, context in zip(rows, self.contexts, strict=True):
@@ -41,7 +47,7 @@ class Latent:
         first = np.maximum(np.array(self.contexts)[:, None] - self.tokens, 0)
         return interpreted(
             "gluon.latent_attention",
-            Attend((KEY + REST) ** -0.5, value_in_key=True),
+            OP,
             [
                 f"[B, T, {self.heads}, {KEY + REST}]",
                 f"[B, S, 1, {KEY + REST}]",
@@ -55,6 +61,7 @@ class Latent:
                 "v": rows[..., :KEY],
                 "positions": first + np.arange(self.tokens),
             },
+            part_of={"q": wider},
             edit=edit,
             phases=("decode",),
         )
@@ -101,6 +108,41 @@ def test_a_context_that_is_shared_out(emulated: None, case: Latent) -> None:
 @pytest.mark.parametrize("case", CASES[::4], ids=str)
 def test_without_gluon_it_is_tritons(case: Latent) -> None:
     assert differ(*case.run()) < CLOSE
+
+
+@pytest.mark.parametrize(("wider", "copied"), [(KEY + REST + 16, True), (KEY + REST + 8, False)])
+def test_what_is_not_aligned_is_tritons(
+    wider: int, copied: bool, emulated: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows are copied by 16 bytes, of which Triton knows where strides are multiples of 16."""
+    launched = []
+    whole = Emulated.__getitem__
+    monkeypatch.setattr(
+        Emulated, "__getitem__", lambda self, grid: launched.append(grid) or whole(self, grid)
+    )
+    assert differ(*Latent([70, 9]).run(changed(ALONE), wider)) < CLOSE
+    assert bool(launched) == copied
+
+
+def test_where_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On Hopper alone, with a Triton that has its names, and where it is compiled ahead."""
+    texts = f"[B, T, 64, {KEY + REST}]", f"[B, S, 1, {KEY + REST}]", f"[B, S, 1, {KEY}]"
+    types = *(f"float16{text}" for text in texts), "int64[B, T]"
+    kernel = registry().kernels["gluon.latent_attention"]()
+    module = emitted(kernel, {OP: tuple(map(TensorType.parse, types))}, "h200")
+    runs = sys.modules[f"{module.__package__}.gluon"].runs_on_hopper
+    capability = (9, 0)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    on_gpu = SimpleNamespace(is_meta=False, is_cuda=True, device="cuda")
+    assert runs(on_gpu)
+    assert runs(torch.empty(1, device="meta"))
+    assert not runs(torch.empty(1))
+    capability = (10, 0)
+    assert not runs(on_gpu)
+    capability = (9, 0)
+    monkeypatch.setitem(runs.__globals__, "warpgroup_mma", None)
+    assert not runs(on_gpu)
+    assert not runs(torch.empty(1, device="meta"))
 
 
 TRIED = Latent([150, 70], heads=66, tokens=2)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from archsmith.compiler.driver import Compiler
-from archsmith.compiler.errors import ArchsmithError
+from archsmith.compiler.errors import ArchsmithError, PluginError
 from archsmith.compiler.ir.cost import Cost, Sizes
 from archsmith.compiler.ir.types import TensorType
 from archsmith.compiler.machine.target import Target
@@ -132,6 +132,44 @@ class Refusing(Few):
 
     def refuses(self, op: Any, operands: Operands, target: Target) -> str | None:
         return "it is too late"
+
+
+class Standing(Few):
+    name = "test.standing"
+    reference = "test.few"
+
+
+def test_what_stands_in_for_a_kernel_is_in_the_package_too() -> None:
+    """Gluon's kernel, Triton's, and PyTorch's: each is emitted for what the first computes."""
+    plan = planned(str(EXAMPLES / "deepseek-v2.yaml"), "h200", pipeline="O2")
+    (kernel,) = (k for k in plan.used() if k.name == "gluon.latent_attention")
+    chain = list(plan.chain(kernel))
+    assert [k.name for k in chain] == [kernel.name, "triton.decode_attention", "torch.attend"]
+    assert {k.name for k in chain} <= {k.name for k in plan.emitted()}
+    assert {k.name for k in chain[:2]} <= {k.name for k in plan.launched()}
+    assert "torch.attend" not in {k.name for k in plan.launched()}
+    assert plan.uses(chain[1])
+    ops = [[(use.op, use.operands) for use in plan.uses(k)] for k in chain[:2]]
+    assert ops[0] == ops[1]
+
+
+@pytest.mark.parametrize(
+    ("kernels", "said"),
+    [
+        ([("test.few", "test.standing")], "stand in for themselves: test.*, test.*, test."),
+        ([("test.few", "test.nobody")], "kernel test.few .*: KeyError: 'test.nobody'"),
+    ],
+)
+def test_what_stands_in_is_there_and_ends(
+    kernels: list[tuple[str, str]], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiler = Compiler.installed("h200", numeric=False)
+    model = compiler.build(compiler.load(EXAMPLES / "gemma-2-9b.yaml"))
+    monkeypatch.setattr(Few, "reference", kernels[0][1])
+    given = {**compiler.registry.kernels, "test.few": Few, "test.standing": Standing}
+    given = {k: v for k, v in given.items() if v.implements != "softcap" or v in (Few, Standing)}
+    with pytest.raises(PluginError, match=said):
+        select(model, given, compiler.target, CALLS)
 
 
 class Laddered(Few):
