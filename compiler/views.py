@@ -137,7 +137,9 @@ def pass_page(registry: Registry, name: str) -> str:
 def why_not(compiler: Compiler, model: Model, before: Sequence[Any], chosen: Any) -> str:
     """What a pass does to a model after the passes before it, and why it leaves the rest alone."""
     model, _ = compiler.rewrite(model, before)
-    _, (outcome,) = compiler.rewrite(model, [chosen])
+    metric = getattr(chosen.effect, "metric", None)  # what is lost is for a build to measure
+    judge = None if metric is None else lambda *_: {metric: 0.0}
+    _, (outcome,) = compiler.rewrite(model, [chosen], judge)
     lines = [f"{outcome.name} applies {outcome.applications} times"]
     lines += [f"changed {remark}" for remark in outcome.remarks]
     return "\n".join([*lines, *(f"left alone {refusal}" for refusal in outcome.refusals)])

@@ -32,7 +32,7 @@ SURFACE = {
     ],
     "check": ["json"],
     "convert": ["dry_run", "dtype", "json", "package", "shard_gb", "to_hf"],
-    "explain": ["pass"],
+    "explain": ["pass", "target"],
     "export": ["batch", "dtype", "json", "output", "pipeline", "proof", "to", "tokens", "weights"],
     "graph": ["after", "block", "format", "output", "phase", "pipeline"],
     "import": ["mtp", "name", "output"],
@@ -280,6 +280,24 @@ def test_explain_says_why_a_pass_left_something_alone() -> None:
     result = run("explain", str(EXAMPLES / "tiny-deepseek-v2.yaml"), "--pass", "fuse-add-rms-norm")
     why = "left alone dense/%latent_2: %latent is a split, the pattern wants an add"
     assert why in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("pass_name", "target", "said"),
+    [
+        ("fuse-append", "cpu", "applies 0 times"),
+        ("fuse-append", "h200", "applies 2 times"),
+        (
+            "quantize-experts",
+            "cpu",
+            "changed sparse/%fused_experts: ",
+        ),  # which is lossy, and judged elsewhere
+    ],
+)
+def test_explain_says_what_a_pass_does_for_a_target(pass_name: str, target: str, said: str) -> None:
+    page = str(EXAMPLES / "tiny-deepseek-v2.yaml")
+    result = run("explain", page, "--pass", pass_name, "--target", target)
+    assert said in result.stdout
 
 
 @pytest.mark.parametrize(

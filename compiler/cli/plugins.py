@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from .options import JSON
+from .options import JSON, TARGET
 
 
 @click.command(name="list")
@@ -29,13 +29,14 @@ def list_(what: str | None, as_json: bool) -> None:
 @click.command()
 @click.argument("what")
 @click.option("--pass", "pass_name", help="Why a pass leaves parts of the spec WHAT alone.")
-def explain(what: str, pass_name: str | None) -> None:
+@TARGET
+def explain(what: str, pass_name: str | None, target: str) -> None:
     """Explain a diagnostic's code, a pass, or what a pass does to a spec.
 
     \b
       archsmith explain E0210
       archsmith explain pass:fuse-gate-up
-      archsmith explain model.yaml --pass fuse-gate-up
+      archsmith explain model.yaml --pass fuse-append --target h200
     """
     from ..driver import Compiler
     from ..spec.explain import explain as page
@@ -44,7 +45,7 @@ def explain(what: str, pass_name: str | None) -> None:
     if pass_name is None and not what.startswith("pass:"):
         click.echo(page(what))
         return
-    compiler = Compiler.installed("cpu")
+    compiler = Compiler.installed(target)
     if pass_name is None:
         click.echo(pass_page(compiler.registry, what.removeprefix("pass:")))
         return
