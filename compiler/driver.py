@@ -30,7 +30,8 @@ from .reproducer import reproduce
 from .rewrite.order import DEFAULT, resolve
 from .rewrite.passes import AnyPass
 from .rewrite.pipeline import Judge, Outcome, PassFailed, Runner
-from .schedule.select import Plan, select, stale
+from .schedule.plan import Plan, stale
+from .schedule.select import select
 from .spec.diagnostics import accepted, quoted, render
 from .spec.load import load
 from .spec.schema import Spec

@@ -18,7 +18,7 @@ from .files import read_text
 from .ir.cost import USUAL_CONTEXT
 from .ir.parse import parse_model
 from .schedule.forecast import Demand
-from .schedule.select import Plan
+from .schedule.plan import Plan
 
 
 class Watch(Protocol):

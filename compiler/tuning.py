@@ -19,9 +19,10 @@ from .ir.types import TensorType
 from .machine.target import Target
 from .machine.tuned import Address, Options, Table, Tile
 from .packaged import Packaged, Watch
+from .schedule.candidates import address, candidates
 from .schedule.forecast import Demand
 from .schedule.kernel import Config, Kernel
-from .schedule.select import Plan, address, candidates
+from .schedule.plan import Plan
 from .spec.source import read
 
 NOISE = 0.02  # what a candidate must win by: two runs of the same code differ by as much

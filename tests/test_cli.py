@@ -15,7 +15,6 @@ from archsmith.compiler.cli import main
 from archsmith.compiler.ir.graph import Value
 from archsmith.compiler.ops.norm import RmsNorm
 from archsmith.compiler.plugins import Registry
-from archsmith.compiler.spec.explain import codes
 from archsmith.compiler.views import KINDS
 from archsmith.passes.fuse_add_rms_norm import FuseAddRmsNorm
 from click.testing import CliRunner, Result
@@ -248,13 +247,6 @@ def test_lists_and_the_schema_are_data(registry: Registry) -> None:
     assert json.loads(run("schema").stdout)["definitions"]
 
 
-def test_every_code_has_a_page() -> None:
-    for code in codes():
-        result = run("explain", code)
-        assert result.exit_code == 0
-        assert result.stdout.startswith(f"# {code}: ")
-
-
 @pytest.mark.parametrize(
     ("form", "start"), [("mermaid", "flowchart"), ("dot", "digraph"), ("svg", "<svg")]
 )
@@ -274,30 +266,6 @@ def test_graph_and_opt_are_inverse_in_text(tmp_path: Path) -> None:
     assert "%gate_up" in fused.stdout
     assert "applied 1 times" in fused.stderr
     assert run("graph", TINY, "--pipeline", "fuse-gate-up").stdout == fused.stdout
-
-
-def test_explain_says_why_a_pass_left_something_alone() -> None:
-    result = run("explain", str(EXAMPLES / "tiny-deepseek-v2.yaml"), "--pass", "fuse-add-rms-norm")
-    why = "left alone dense/%latent_2: %latent is a split, the pattern wants an add"
-    assert why in result.stdout
-
-
-@pytest.mark.parametrize(
-    ("pass_name", "target", "said"),
-    [
-        ("fuse-append", "cpu", "applies 0 times"),
-        ("fuse-append", "h200", "applies 2 times"),
-        (
-            "quantize-experts",
-            "cpu",
-            "changed sparse/%fused_experts: ",
-        ),  # which is lossy, and judged elsewhere
-    ],
-)
-def test_explain_says_what_a_pass_does_for_a_target(pass_name: str, target: str, said: str) -> None:
-    page = str(EXAMPLES / "tiny-deepseek-v2.yaml")
-    result = run("explain", page, "--pass", pass_name, "--target", target)
-    assert said in result.stdout
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from archsmith.compiler.machine.tuned import Table
 from archsmith.compiler.packaged import Packaged, packaged
 from archsmith.compiler.plugins import Registry
 from archsmith.compiler.schedule.forecast import Demand
-from archsmith.compiler.schedule.select import stale
+from archsmith.compiler.schedule.plan import stale
 from archsmith.compiler.spec.source import read
 from archsmith.compiler.tuning import rungs, tune
 from click.testing import CliRunner

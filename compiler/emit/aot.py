@@ -17,7 +17,7 @@ from ..errors import ArchsmithError, EnvironmentMissing, ProofError
 from ..ir.cost import Sizes
 from ..schedule.code import name
 from ..schedule.kernel import Kernel, Use, operands
-from ..schedule.select import Plan
+from ..schedule.plan import Plan
 from .package import Facts, emit
 
 SCRIPT = "compile.py"

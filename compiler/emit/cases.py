@@ -9,7 +9,7 @@ from ..ir.dims import Dim
 from ..ir.types import EIGHT_BITS
 from ..schedule.code import Code, call, name, tuple_of
 from ..schedule.kernel import Kernel, Use
-from ..schedule.select import Plan
+from ..schedule.plan import Plan
 from .layout import statement
 from .values import Name, Source
 

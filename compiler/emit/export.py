@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ArchsmithError, EnvironmentMissing, ExportError
-from ..schedule.select import Plan
+from ..schedule.plan import Plan
 from .package import Facts, emit
 
 PACKAGE = "exported"

@@ -18,7 +18,7 @@ from ..ops.attention import Cached
 from ..ops.elementwise import Widen
 from ..ops.quantized_rows import FLOAT8, QuantizeRows
 from ..schedule.code import Code, name
-from ..schedule.select import Plan
+from ..schedule.plan import Plan
 from .body import RESERVED, Writer
 from .layout import WIDTH, statement
 from .routers import recorded

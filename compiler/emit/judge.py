@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ..errors import ArchsmithError, EnvironmentMissing
 from ..ir.model import Model
-from ..schedule.select import Plan
+from ..schedule.plan import Plan
 from .package import Facts, emit
 
 

@@ -9,7 +9,7 @@ from ..errors import PluginError
 from ..machine.target import Target
 from ..schedule.code import as_code
 from ..schedule.kernel import GradientKernel, Kernel, Use, blamed
-from ..schedule.select import Plan
+from ..schedule.plan import Plan
 from .environment import render
 from .layout import statement
 from .values import Name, Source, Text

@@ -10,7 +10,7 @@ from ..ir.dims import Which
 from ..ir.model import DRAFT_EMBED, DRAFT_NORM, EMBED, FINAL_NORM, HEAD, Param
 from ..ir.quantized import InBlocks
 from ..schedule.code import string, tuple_of
-from ..schedule.select import Plan
+from ..schedule.plan import Plan
 from .layout import statement
 from .module import Module
 from .tensors import table

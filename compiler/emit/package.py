@@ -14,7 +14,7 @@ from ..ir.text import print_model
 from ..ir.types import BYTES
 from ..ops.quantized_rows import QuantizeRows
 from ..schedule.kernel import Config
-from ..schedule.select import Plan
+from ..schedule.plan import Plan
 from .cases import appends, cases, imports
 from .environment import render
 from .kernels import kernel_files, operators_file

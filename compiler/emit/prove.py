@@ -21,7 +21,7 @@ from ..ir.model import FINAL_NORM, HEAD
 from ..ir.reach import windows
 from ..rewrite.check import relative
 from ..rewrite.twin import LENGTH, RAGGED, ROWS, Checkpoint, Scenario, Twin, scenarios
-from ..schedule.select import Plan
+from ..schedule.plan import Plan
 from .package import NO_CHECKPOINT, Facts, emit
 
 TOLERANCE = 1e-9  # relative, in float64: PyTorch sums in another order than NumPy

@@ -23,7 +23,7 @@ from ..ir.op import Op
 from ..ir.types import BYTES
 from ..machine.roofline import Floor, computed_in, floor
 from ..machine.target import Target
-from .select import Choice, Plan, stale
+from .plan import Choice, Plan, stale
 
 PHASES = ("prefill", "decode")
 

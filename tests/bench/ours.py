@@ -10,7 +10,8 @@ from archsmith.compiler.ir.model import PHASES, Block, Model
 from archsmith.compiler.ir.types import BYTES
 from archsmith.compiler.machine.target import Target
 from archsmith.compiler.plugins import Registry
-from archsmith.compiler.schedule.select import Choice, Plan, select
+from archsmith.compiler.schedule.plan import Choice, Plan
+from archsmith.compiler.schedule.select import select
 
 from .cases import Case
 

@@ -20,10 +20,10 @@ from archsmith.compiler.ir.types import TensorType
 from archsmith.compiler.machine.target import Target
 from archsmith.compiler.machine.tuned import Options
 from archsmith.compiler.plugins import Registry
+from archsmith.compiler.schedule.candidates import address, use
 from archsmith.compiler.schedule.code import name
 from archsmith.compiler.schedule.kernel import GradientKernel, Kernel
 from archsmith.compiler.schedule.kernel import operands as given_to
-from archsmith.compiler.schedule.select import address, use
 from kernels.guards import Guards, guarded
 
 VALUES = {"module": SimpleNamespace(windowed=False)}  # what the templates of references ask for

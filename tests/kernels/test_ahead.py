@@ -10,7 +10,7 @@ from archsmith.compiler.driver import Compiler
 from archsmith.compiler.emit.aot import Compiled, calls_of, compile_ahead, compile_package
 from archsmith.compiler.emit.package import Facts, emit
 from archsmith.compiler.errors import ArchsmithError, ProofError
-from archsmith.compiler.schedule.select import Plan
+from archsmith.compiler.schedule.plan import Plan
 from kernels.recorded import Ahead
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

@@ -11,7 +11,7 @@ from archsmith.compiler.ir.types import TensorType
 from archsmith.compiler.ops.append import AppendHeads, AppendLatent
 from archsmith.compiler.ops.linear import Einsum
 from archsmith.compiler.plugins import Registry
-from archsmith.compiler.schedule.select import use
+from archsmith.compiler.schedule.candidates import use
 from kernels.checks import VALUES
 from kernels.recorded import Ahead
 

@@ -12,7 +12,7 @@ from archsmith.compiler.ir.dims import Dim
 from archsmith.compiler.ir.types import TensorType
 from archsmith.compiler.ops.attention import Attend
 from archsmith.compiler.plugins import Registry
-from archsmith.compiler.schedule.select import use
+from archsmith.compiler.schedule.candidates import use
 from kernels.checks import VALUES
 from kernels.recorded import Ahead
 from kernels.test_ahead import INSTRUCTIONS

@@ -12,7 +12,8 @@ from archsmith.compiler.ir.dims import Dim
 from archsmith.compiler.ir.types import TensorType
 from archsmith.compiler.ops.attention import Attend
 from archsmith.compiler.plugins import Registry
-from archsmith.compiler.schedule.select import select, use
+from archsmith.compiler.schedule.candidates import use
+from archsmith.compiler.schedule.select import select
 from archsmith.templates.kernels.attention import Sizes
 from kernels.test_ahead import EXAMPLES, planned
 

@@ -14,8 +14,9 @@ from archsmith.compiler.ops.attention import Attend
 from archsmith.compiler.ops.elementwise import GatedActivation
 from archsmith.compiler.ops.norm import AddRmsNorm, RmsNorm
 from archsmith.compiler.ops.position import Rope
+from archsmith.compiler.schedule.candidates import candidates
 from archsmith.compiler.schedule.kernel import CANDIDATES
-from archsmith.compiler.schedule.select import candidates, select
+from archsmith.compiler.schedule.select import select
 from kernels.checks import differ, interpreted, registry
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

@@ -13,7 +13,7 @@ from archsmith.compiler.ir.types import TensorType
 from archsmith.compiler.ops.elementwise import ACTIVATIONS, GatedActivation
 from archsmith.compiler.ops.norm import AddRmsNorm, RmsNorm
 from archsmith.compiler.ops.position import Rope
-from archsmith.compiler.schedule.select import use
+from archsmith.compiler.schedule.candidates import use
 from archsmith.templates.kernels.rms_norm_gradients import THREADS, programs_of
 from kernels.checks import VALUES
 from kernels.recorded import Ahead

@@ -14,7 +14,7 @@ from archsmith.compiler.ir.dims import Dim
 from archsmith.compiler.ir.types import TensorType
 from archsmith.compiler.ops.experts import FusedExperts
 from archsmith.compiler.plugins import Registry
-from archsmith.compiler.schedule.select import Plan
+from archsmith.compiler.schedule.plan import Plan
 from kernels.checks import emitted
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

@@ -8,7 +8,7 @@ from archsmith.compiler.emit.kernels import kernel_file, operators_file
 from archsmith.compiler.ir.cost import Sizes
 from archsmith.compiler.ir.types import TensorType
 from archsmith.compiler.ops.attention import Attend
-from archsmith.compiler.schedule.select import use
+from archsmith.compiler.schedule.candidates import use
 from kernels.checks import VALUES, registry
 from kernels.recorded import Ahead
 

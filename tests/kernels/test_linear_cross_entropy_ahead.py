@@ -9,8 +9,8 @@ from archsmith.compiler.ir.cost import Sizes
 from archsmith.compiler.ir.types import TensorType
 from archsmith.compiler.ops.loss import LinearCrossEntropy
 from archsmith.compiler.plugins import Registry
+from archsmith.compiler.schedule.candidates import use
 from archsmith.compiler.schedule.kernel import GradientKernel
-from archsmith.compiler.schedule.select import use
 from kernels.recorded import Ahead
 from kernels.test_ahead import INSTRUCTIONS
 

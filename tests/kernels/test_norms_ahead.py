@@ -9,7 +9,7 @@ from archsmith.compiler.ir.cost import Sizes
 from archsmith.compiler.ir.types import TensorType
 from archsmith.compiler.ops.norm import AddRmsNorm, RmsNorm
 from archsmith.compiler.plugins import Registry
-from archsmith.compiler.schedule.select import use
+from archsmith.compiler.schedule.candidates import use
 from kernels.checks import VALUES
 from kernels.recorded import Ahead
 

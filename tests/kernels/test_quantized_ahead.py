@@ -9,7 +9,7 @@ from archsmith.compiler.ir.cost import Sizes
 from archsmith.compiler.ir.types import TensorType
 from archsmith.compiler.ops.quantized_experts import QuantizedExperts
 from archsmith.compiler.plugins import Registry
-from archsmith.compiler.schedule.select import use
+from archsmith.compiler.schedule.candidates import use
 from kernels.checks import VALUES
 from kernels.quantized_cases import FLOAT8, types
 from kernels.recorded import Ahead

@@ -10,7 +10,7 @@ from archsmith.compiler.ir.types import TensorType
 from archsmith.compiler.ops.quantized_attention import QuantizedAttend
 from archsmith.compiler.ops.quantized_rows import QuantizeRows
 from archsmith.compiler.plugins import Registry
-from archsmith.compiler.schedule.select import use
+from archsmith.compiler.schedule.candidates import use
 from kernels.checks import VALUES
 from kernels.recorded import Ahead
 

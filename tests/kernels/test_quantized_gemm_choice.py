@@ -8,7 +8,7 @@ from archsmith.compiler.ir.dims import Dim
 from archsmith.compiler.ir.types import TensorType
 from archsmith.compiler.ops.quantized_experts import QuantizedExperts
 from archsmith.compiler.plugins import Registry
-from archsmith.compiler.schedule.select import use
+from archsmith.compiler.schedule.candidates import use
 from kernels.quantized_cases import FLOAT8, types
 
 OURS = "triton.quantized_gemm"

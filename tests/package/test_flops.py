@@ -10,7 +10,7 @@ import torch
 from archsmith.compiler.driver import Compiler
 from archsmith.compiler.ops.attention import Attend
 from archsmith.compiler.schedule.forecast import Demand, forecast
-from archsmith.compiler.schedule.select import Plan
+from archsmith.compiler.schedule.plan import Plan
 from package.tiny import EXAMPLES, TINY, Build
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode

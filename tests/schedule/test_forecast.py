@@ -10,7 +10,7 @@ from archsmith.compiler.driver import Compiler
 from archsmith.compiler.ir.cost import Cost
 from archsmith.compiler.plugins import Registry
 from archsmith.compiler.schedule.forecast import Demand, Forecast, forecast
-from archsmith.compiler.schedule.select import Plan
+from archsmith.compiler.schedule.plan import Plan
 from archsmith.compiler.spec.schema import Draft
 from schedule.hand_counts import MODELS
 

@@ -15,9 +15,11 @@ from archsmith.compiler.ir.types import TensorType
 from archsmith.compiler.machine.target import Target
 from archsmith.compiler.ops.elementwise import Softcap
 from archsmith.compiler.plugins import Registry
+from archsmith.compiler.schedule.candidates import use
 from archsmith.compiler.schedule.code import Code
 from archsmith.compiler.schedule.kernel import Config, Kernel
-from archsmith.compiler.schedule.select import CALLS, Plan, select, use
+from archsmith.compiler.schedule.plan import CALLS, Plan
+from archsmith.compiler.schedule.select import select
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 Operands = tuple[TensorType, ...]

@@ -14,8 +14,9 @@ from archsmith.compiler.errors import ArchsmithError, PluginError
 from archsmith.compiler.ir.model import Model
 from archsmith.compiler.machine.tuned import Address, Table
 from archsmith.compiler.plugins import Registry
+from archsmith.compiler.schedule.candidates import address, candidates
 from archsmith.compiler.schedule.kernel import Config
-from archsmith.compiler.schedule.select import Plan, address, candidates, stale
+from archsmith.compiler.schedule.plan import Plan, stale
 from archsmith.compiler.spec.diagnostics import SpecError
 from schedule.tables import table
 
