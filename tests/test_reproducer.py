@@ -204,9 +204,8 @@ def test_bisect_names_a_pass_that_raises() -> None:
     assert "at %h: ValueError: a bug" in found["why"]
 
 
-@pytest.mark.parametrize("pipeline", ["O0", "O1", "O2"])
-def test_bisect_finds_nothing_where_there_is_nothing(pipeline: str) -> None:
-    result = run("bisect", TINY.with_name("tiny-deepseek-v2.yaml"), "--pipeline", pipeline)
+def test_bisect_finds_nothing_where_there_is_nothing() -> None:
+    result = run("bisect", TINY.with_name("tiny-deepseek-v2.yaml"), "--pipeline", "O2")
     assert result.exit_code == 0
     assert result.stderr.startswith("no pass differs, of ")
     assert json.loads(run("bisect", TINY, "--json").stdout) == {"differs": False}

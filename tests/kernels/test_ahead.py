@@ -127,12 +127,15 @@ def test_what_changes_is_not_what_was_recorded(ahead: Ahead) -> None:
 
 def test_two_builds_give_the_same_bytes(ahead: Ahead) -> None:
     plan = planned("llama-3-8b", "h200")
-    files, calls = emitted(ahead, plan), calls_of(plan)
+    few = {"add_rms_norm", "split_attention"}
+    files = emitted(ahead, plan)
+    calls = [call for call in calls_of(plan) if call["file"] in (*few, "decode_attention")]
     again = {"PYTHONHASHSEED": "1"}
     assert plan.target.triton is not None
     script = ahead.registry.templates["compile.py"]
     other = compile_ahead(files, calls, plan.target.triton, script, again)
-    one = compiled(ahead, "llama-3-8b", plan)
+    one = [kernel for kernel in compiled(ahead, "llama-3-8b", plan) if kernel.file in few]
+    assert one
     assert sorted(kernel.sha256 for kernel in one) == sorted(kernel.sha256 for kernel in other)
 
 
