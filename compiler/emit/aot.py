@@ -15,10 +15,12 @@ from typing import Any
 
 from ..errors import ArchsmithError, EnvironmentMissing, ProofError
 from ..ir.cost import Sizes
+from ..ir.types import TensorType
 from ..schedule.code import name
 from ..schedule.kernel import Kernel, Use, operands
 from ..schedule.plan import Plan
 from .package import Facts, emit
+from .pools import in_pages, shape, table_shape
 
 SCRIPT = "compile.py"
 
@@ -97,20 +99,25 @@ def account(plan: Plan, compiled: Sequence[Compiled]) -> dict[str, Any]:
 def calls(kernel: Kernel, use: Use, sizes: Sequence[Sizes], phases: tuple[str, ...]) -> list[Any]:
     """How a package calls a kernel: an expression, and the shape and dtype of its variables."""
     given = operands(kernel, use)
-    code = kernel.call(use.op.at("size"), *map(name, given), phases=phases)
+    kept: dict[str, TensorType] = {}
     if use.op.written:
-        kept = use.op.types(*use.operands)[-len(use.op.written) :]
-        rows = [f"{cache}_rows" for cache in use.op.written]
-        flat = (name(row).method("flatten", 0, 1) for row in rows)
-        code = code.given_first(*flat, name("slots"))
-        given = {**given, **dict(zip(rows, kept, strict=True)), "slots": given["positions"]}
+        contexts = use.op.types(*use.operands)[-len(use.op.written) :]
+        kept = {f"{cache}_rows": c for cache, c in zip(use.op.written, contexts, strict=True)}
     found = []
     for size in sizes:
-        named = {"B": size.batch, "T": size.tokens, "S": size.context}
+        pages = in_pages(use.op, size.context)
+        code = kernel.call(use.op.at("size"), *map(name, given), phases=phases, **pages)
+        types = given
+        if kept:
+            flat = (name(rows).method("flatten", 0, 1) for rows in kept)
+            code = code.given_first(*flat, name("slots"))
+            types = {**given, **kept, "slots": given["positions"]}
         variables = {
-            key: {"dtype": type.dtype, "shape": type.sizes("size", **named)}
-            for key, type in given.items()
+            key: {"dtype": type.dtype, "shape": shape(use.op, type, size)}
+            for key, type in types.items()
         }
+        if pages:
+            variables["table"] = {"dtype": "int32", "shape": table_shape(use.op, size)}
         found.append({"file": kernel.stem(), "expression": code.text, "operands": variables})
     return found
 

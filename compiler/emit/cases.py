@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from ..ir.dims import Dim
+from ..ir.dims import CONTEXT, Dim
 from ..ir.types import EIGHT_BITS
 from ..schedule.code import Code, call, name, tuple_of
 from ..schedule.kernel import Kernel, Use
 from ..schedule.plan import Plan
 from .layout import statement
+from .pools import in_pages
 from .values import Name, Source
 
 
@@ -48,11 +49,12 @@ def _lines(plan: Plan, kernel: Kernel, use: Use) -> Iterator[str]:
         )
     )
     # Of no phase, since none is known of what is drawn.
-    code = kernel.call(use.op.at("size"), *map(name, names), phases=())
+    pages = in_pages(use.op, name("S"))
+    code = kernel.call(use.op.at("size"), *map(name, names), phases=(), **pages)
     if written := use.op.written:
         code = code.handed_to("cache.append", written)
     function, _, arguments = code.text.partition("(")
-    drawn = {key: _drawn(plan, key, use) for key in names}
+    drawn = {key: _in_pages(use, key, _drawn(plan, key, use)) for key in names}
     parts = use.op.beginnings()
     whole = {key: code for key, code in drawn.items() if key not in parts}
     once = [key for key, code in whole.items() if not re.search(r"\b[BTS]\b", code.text)]
@@ -61,6 +63,8 @@ def _lines(plan: Plan, kernel: Kernel, use: Use) -> Iterator[str]:
     context = "S" if any(re.search(r"\bS\b", code.text) for code in drawn.values()) else "_"
     calls = _calls(use, phases)
     yield from statement(f"for B, T, {context} in {calls.text}:", 8)
+    if pages:
+        yield from statement(f"table = draw_table(B, S, {use.op.at('size').pages()})", 12)
     several = [key for key in names if key not in once]
     for key in several:
         yield from statement(f"{key} = {drawn[key].text}", 12)
@@ -122,6 +126,15 @@ def _drawn(plan: Plan, key: str, use: Use) -> Code:
     dtype = {} if type.dtype == plan.model.dtype else {"dtype": name(f"torch.{type.dtype}")}
     function = "draw_weight" if type.shape == type.row else "draw"
     return call(function, *map(_axis, type.shape), **dtype)
+
+
+def _in_pages(use: Use, key: str, drawn: Code) -> Code:
+    """What is drawn of an operand, laid out in pages if it is a context that lies there."""
+    types = dict(zip(use.op.named(len(use.operands)), use.operands, strict=True))
+    page = use.op.pages()
+    if page is None or CONTEXT not in types[key].shape or key in use.op.beginnings():
+        return drawn
+    return call("in_pages", drawn, name("table"), page.size)
 
 
 def _axis(axis: Dim | str) -> Code | int:

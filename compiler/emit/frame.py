@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from ..errors import ArchsmithError
 from ..ir.dims import Which
 from ..ir.graph import Graph, Node, Value
 from ..ir.lines import print_call
 from ..ir.model import DECODED, DRAFT_EMBED, EMBED, HEAD, LOSS, Block, Param, is_layer, taken
+from ..ir.paging import lying, paged
 from ..ir.reach import caches_read, windows
 from ..ir.types import EIGHT_BITS
 from ..ir.weights import Each
@@ -26,7 +28,8 @@ from .routers import recorded
 TAKEN = frozenset(
     {
         *("F", "Any", "Cache", "Callable", "ClassVar", "Config", "Held", "Iterator", "LayerCache"),
-        *("Made", "Model", "Part", "Path", "Sequence", "Step", "Tensor"),
+        *("Made", "Model", "PagedCache", "PagedLayer", "Part", "Path", "Sequence", "Step"),
+        "Tensor",
     }
 )
 """What `model.py` and `weights.py` already call something."""
@@ -60,6 +63,12 @@ class Frame:
     def narrow(self) -> bool:
         """Whether any cache is not in the model's dtype."""
         return any(map(held_dtypes, self.plan.model.blocks.values()))
+
+    @cached_property
+    def page(self) -> int | None:
+        """How many slots a page has, where caches that are read whole lie in pages."""
+        found = paged(self.plan.model)
+        return None if found is None else found.at(self.which)
 
     def condition(self, phases: tuple[str, ...]) -> str:
         """What holds in these phases alone, in a function that all run."""
@@ -190,6 +199,8 @@ class Frame:
             indent,
             reserved=RESERVED | functions | set(self.layer_arguments) - set(self.stream),
             windows=read,
+            pages=self._lying(block, graph),
+            page=self.page,
             routers=recorded(graph) if "train" in phases else {},
             condition=self.condition,
             block=block.name,
@@ -198,6 +209,23 @@ class Frame:
 
     def block(self, block: str) -> Block:
         return self.plan.blocks[block]
+
+    def _lying(self, block: Block, graph: Graph) -> frozenset[str]:
+        """The nodes that are handed contexts in pages, or hand them out.
+
+        Raises `ArchsmithError` for one that appends to pages what is then read as rows.
+        """
+        found = lying(block, graph)
+        for node in graph.nodes() if self.page else ():
+            op = node.op
+            if op is None or not op.stateful or op.keeps or node.name in found:
+                continue
+            if not windows(block).keys() & set(op.written):
+                raise ArchsmithError(
+                    f"%{node.name} of block {block.name} appends to pages, but what reads them reads"
+                    " rows: let the pass that pages caches run behind the one that made it"
+                )
+        return found
 
 
 def held_dtypes(block: Block) -> dict[str, str]:

@@ -79,9 +79,8 @@ class LayerWriter:
     def _signature(self, method: str, phases: tuple[str, ...]) -> Source:
         every = ["self", *(f"{variable}: Tensor" for variable in self.frame.layer_arguments)]
         if phases != ("train",):
-            every.append(
-                "cache: LayerCache | None = None" if "train" in phases else "cache: LayerCache"
-            )
+            kind = "LayerCache" if self.frame.page is None else "PagedLayer"
+            every.append(f"cache: {kind} | None = None" if "train" in phases else f"cache: {kind}")
         return Source(definition(method, every, self.frame.stream_type.text))
 
     def _dispatch(self) -> Source:

@@ -22,6 +22,7 @@ from ..ir.types import TensorType
 from ..machine.target import Target
 from ..schedule.code import name
 from ..schedule.kernel import Kernel, blamed
+from .pools import in_pages, shape, table_shape
 
 SCRIPTS = ("measure.py", "machine.py", "operands.py", "results.py")
 ROUNDS = 15  # of which the median is taken; in each, every variant has its turn
@@ -126,7 +127,8 @@ def timed(
     """A call of a kernel, as the child makes it: with the gradients of these operands, if any."""
     names = op.named(len(operands))
     with blamed(kernel):
-        code = kernel.call(op.at("size"), *map(name, names), phases=(phase,))
+        pages = in_pages(op, sizes.context)
+        code = kernel.call(op.at("size"), *map(name, names), phases=(phase,), **pages)
     attributes = op.at("size").attributes().items()
     return {
         "key": key,
@@ -138,22 +140,28 @@ def timed(
         "operands": [
             {
                 "name": key,
-                **_operand(key, type, operands, sizes),
+                **_operand(op, key, type, operands, sizes),
                 "begins": op.beginnings().get(key),
             }
             for key, type in zip(names, operands, strict=True)
-        ],
+        ]
+        + [_table(op, sizes)] * bool(pages),
         "variants": [vars(variant) for variant in variants],
         "gradients": [i for i, key in enumerate(names) if key in gradients],
     }
 
 
+def _table(op: Op, sizes: Sizes) -> dict[str, Any]:
+    """The table of pages: which row has which."""
+    shape = table_shape(op, sizes)
+    return {"name": "table", "dtype": "int32", "shape": shape, "of": 0, "kind": "table"}
+
+
 def _operand(
-    key: str, type: TensorType, operands: tuple[TensorType, ...], sizes: Sizes
+    op: Op, key: str, type: TensorType, operands: tuple[TensorType, ...], sizes: Sizes
 ) -> dict[str, Any]:
     """How an operand is drawn: what it is, its shape, and what its numbers are below."""
-    named = {"B": sizes.batch, "T": sizes.tokens, "S": sizes.context}
-    found = {"dtype": type.dtype, "shape": type.sizes("size", **named), "of": 0}
+    found = {"dtype": type.dtype, "shape": shape(op, type, sizes), "of": 0}
     if type.dtype == "int64":
         kind = "choices" if type.row else "positions" if key == "positions" else "tokens"
         rows = [operand.row for operand in operands if operand.row]

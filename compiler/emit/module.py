@@ -172,16 +172,25 @@ class Module(Frame):
     @property
     def new_cache(self) -> Source:
         """The lines that allocate a cache of all layers."""
-        end = "dtype=self.dtype, device=self.embed.device)"
-        layers = "for block, count in self.schedule for _ in range(count)]"
+        return self._new_cache("block", " for block, count in self.schedule for _ in range(count)")
+
+    @property
+    def new_draft_cache(self) -> Source:
+        """The lines that allocate a cache of a draft's layer."""
+        return self._new_cache("self.draft_layer", "")
+
+    def _new_cache(self, layer: str, each: str) -> Source:
+        end, made = "dtype=self.dtype, device=self.embed.device)", "Cache"
+        if self.page is not None:
+            end, made = f"pages=pages, {end}", "PagedCache"
         named = ["windows"] * self.windowed + ["dtypes"] * self.narrow
         if not named:
-            lines = statement(f"rows = [block.rows {layers}", 8)
-            return Source((*lines, *statement(f"return Cache(rows, batch, length, {end}", 8)))
+            lines = statement(f"rows = [{layer}.rows{each}]", 8)
+            return Source((*lines, *statement(f"return {made}(rows, batch, length, {end}", 8)))
         of = [f"{key}=[layer.{key} for layer in layers]" for key in named]
         given = ", ".join(["[layer.rows for layer in layers]", "batch", "length", *of, end])
-        lines = statement(f"layers = [block {layers}", 8)
-        return Source((*lines, *statement(f"return Cache({given}", 8)))
+        lines = statement(f"layers = [{layer}{each}]", 8)
+        return Source((*lines, *statement(f"return {made}({given}", 8)))
 
     @property
     def layer_call(self) -> Source:

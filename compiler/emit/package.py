@@ -42,6 +42,7 @@ TEMPLATES = (
     "model.py",
     "mxfp4.py",
     "operators.py",
+    "paged_cache.py",
     "ring.py",
     "routes.py",
     "speculate.py",
@@ -51,6 +52,7 @@ TEMPLATES = (
     "try_appends.py",
     "try_kernels.py",
     "try_on_gpu.py",
+    "try_pages.py",
     "try_rings.py",
     "try_short.py",
     "try_steps.py",
@@ -141,6 +143,9 @@ def emit(
         files["draft.py"] = render(templates["draft.py"], values)
         files["speculate.py"] = render(templates["speculate.py"], values)
         files["tests/test_drafts.py"] = render(templates["test_drafts.py"], values)
+    if module.page is not None:
+        files["paged_cache.py"] = render(templates["paged_cache.py"], values)
+        files["tests/pages.py"] = render(templates["try_pages.py"], values)
     if module.windowed:
         files["ring.py"] = render(templates["ring.py"], values)
         files["tests/rings.py"] = render(templates["try_rings.py"], values)

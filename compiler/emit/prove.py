@@ -18,6 +18,7 @@ from safetensors.numpy import save_file
 from ..errors import EnvironmentMissing, ProofError
 from ..ir.dims import CONTEXT
 from ..ir.model import FINAL_NORM, HEAD
+from ..ir.paging import paged
 from ..ir.reach import windows
 from ..rewrite.check import relative
 from ..rewrite.twin import LENGTH, RAGGED, ROWS, Checkpoint, Scenario, Twin, scenarios
@@ -191,8 +192,8 @@ class _Proof:
             known = self.plan.model.blocks[block]
             wanted, seen = trace[run][name], _own(scenario, step)
             if CONTEXT in known.graph(scenario.calls[step].phase).value(name).type.shape:
-                if windows(known):
-                    continue  # fewer rows are kept, in another order: their reader is compared
+                if windows(known) or paged(self.plan.model):
+                    continue  # they lie elsewhere, in another order: their reader is compared
                 seen = _written(scenario, step)
             last = block in (FINAL_NORM, HEAD) and not key.endswith((EVERY, DRAFT))
             if last and scenario.cached:

@@ -31,6 +31,8 @@ class Op:
     """Every result is linear in the operands that vary by token."""
     token_local: ClassVar[bool] = True
     """A token's results depend on that token's operands alone."""
+    view: ClassVar[bool] = False
+    """Its results are its one operand's elements, where they stand."""
     commutative: ClassVar[bool] = False
     stateful: ClassVar[bool] = False
     """It writes caches, and its last results are their contexts.
@@ -97,6 +99,13 @@ class Op:
 
     def reach(self) -> Dim | None:
         """How many of the last rows of a context a token's result depends on; None: on all."""
+        return None
+
+    def pages(self) -> Dim | None:
+        """How many slots a page has, of an op that reads contexts as they lie in pages.
+
+        None: it reads rows that stand one behind the other.
+        """
         return None
 
     def linear_in(self, varying: tuple[bool, ...]) -> bool:

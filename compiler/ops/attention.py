@@ -69,6 +69,8 @@ class Attend(Op):
     softcap: float | None = None
     value_in_key: bool = False
     """Each value is its key's first columns: whoever has read the key has the value."""
+    page: Dim | None = None
+    """Keys and values are read as they lie in a cache of pages of so many slots, where they do."""
 
     def infer(
         self,
@@ -101,6 +103,9 @@ class Attend(Op):
 
     def reach(self) -> Dim | None:
         return self.window
+
+    def pages(self) -> Dim | None:
+        return self.page
 
     def cost(self, sizes: Sizes, *operands: TensorType) -> Cost:
         """Two products for each pair of a query and a slot that it sees; of the context, the rows

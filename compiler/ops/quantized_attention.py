@@ -27,6 +27,11 @@ class QuantizedAttend(Op):
 
     scale: float
     block: Dim = BLOCK
+    page: Dim | None = None
+    """As of `attend`."""
+
+    def pages(self) -> Dim | None:
+        return self.page
 
     def infer(
         self,

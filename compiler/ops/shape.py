@@ -21,6 +21,7 @@ class Split(Op):
 
     name = "split"
     linear = True
+    view = True
 
     sizes: tuple[Dim, ...]
     axis: int = -1
@@ -46,6 +47,7 @@ class Unbind(Op):
 
     name = "unbind"
     linear = True
+    view = True
 
     axis: int = -2
 
@@ -98,6 +100,7 @@ class Unflatten(Op):
 
     name = "unflatten"
     linear = True
+    view = True
 
     sizes: tuple[Dim, ...]
     axis: int = -1
@@ -121,6 +124,7 @@ class Flatten(Op):
 
     name = "flatten"
     linear = True
+    view = True
 
     axis: int = -2
 
@@ -147,6 +151,7 @@ class Expand(Op):
 
     name = "expand"
     linear = True
+    view = True
 
     count: Dim
 

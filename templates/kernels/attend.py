@@ -26,6 +26,9 @@ class TorchAttend(Kernel):
         query, it takes a program a row and key head: more processors than that stand idle.
         """
         least = op.cost(sizes, *operands)
+        if op.page is not None:  # rows are put in order first: read, written, and made zero behind
+            context = sum(map(sizes.bytes, operands[1 : 2 if op.value_in_key else 3]))
+            least += Cost(bytes=3 * context, launches=6)
         if op.softcap is not None or len(operands) > 4:  # step by step, scores stored in float32
             q, k, *_ = operands
             steps = 16 + 3 * (op.softcap is not None) + 2 * (len(operands) > 4)
@@ -52,9 +55,16 @@ class TorchAttend(Kernel):
         *,
         phases: tuple[str, ...],
         held: Code | None = None,
+        table: Code | None = None,
+        slots: Code | None = None,
     ) -> Code:
         in_key = {"value_in_key": True} if op.value_in_key else {}
-        options = {"scale": op.scale, "causal": causal(phases), **given(op, sinks, held), **in_key}
+        options = {
+            "scale": op.scale,
+            "causal": causal(phases),
+            **given(op, sinks, held, table, slots),
+            **in_key,
+        }
         return call("attend", q, k, v, positions, **options)
 
 

@@ -71,6 +71,14 @@ class Sizes:
         return (queries + slots + block_m * block_n) * self.bytes + BARRIERS
 
 
+def pageless(op: Attend, block: int) -> str | None:
+    """Why a block of so many slots lies in no page of what `op` reads, or None."""
+    page = op.pages()
+    if page is None or page.size % block == 0:
+        return None
+    return f"a block of {block} slots lies in no page of {page.size}"
+
+
 def refusal(
     op: Attend, operands: tuple[TensorType, ...], target: Target, plain: bool = True
 ) -> str | None:
@@ -91,12 +99,20 @@ def refusal(
     return None
 
 
-def given(op: Attend, sinks: Code | None, held: Code | None) -> dict[str, Any]:
+def given(
+    op: Attend,
+    sinks: Code | None,
+    held: Code | None,
+    table: Code | None = None,
+    slots: Code | None = None,
+) -> dict[str, Any]:
     """What a call says beside tensors, positions and a scale, by keyword, where it is there."""
     options = {
         "window": None if op.window is None else int(op.window),
         "softcap": op.softcap,
         "sinks": sinks,
         "held": held,
+        "table": table,
+        "slots": slots,
     }
     return {key: value for key, value in options.items() if value is not None}

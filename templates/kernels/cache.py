@@ -11,5 +11,13 @@ class TorchCached(Kernel):
     name = "torch.cached"
     implements = "cached"
 
-    def call(self, op: Cached, x: Code, positions: Code, *, phases: tuple[str, ...]) -> Code:
-        return name("cache").method("write", op.cache, x)
+    def call(
+        self,
+        op: Cached,
+        x: Code,
+        positions: Code,
+        *,
+        phases: tuple[str, ...],
+        as_pages: bool = False,
+    ) -> Code:
+        return name("cache").method("keep" if as_pages else "write", op.cache, x)

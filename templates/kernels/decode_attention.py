@@ -14,7 +14,7 @@ from ...compiler.ops.attention import Attend
 from ...compiler.schedule.code import Code, call
 from ...compiler.schedule.kernel import Config, Kernel, Use
 from ...compiler.schedule.tiles import power_of_2
-from .attention import LEAST, Sizes, given, refusal
+from .attention import LEAST, Sizes, given, pageless, refusal
 
 BATCH = 128  # rows of a call that is large
 WIDE = 128 * 128  # results of a tile that leave a thread of four warps few other registers
@@ -32,6 +32,8 @@ class TritonDecodeAttention(Kernel):
 
     def refuses(self, op: Attend, operands: tuple[TensorType, ...], target: Target) -> str | None:
         if reason := refusal(op, operands, target, plain=False):
+            return reason
+        if reason := pageless(op, LEAST):
             return reason
         for _, rows in self.rungs():
             if next(self.configs(op, operands, rows, target), None) is None:
@@ -52,6 +54,8 @@ class TritonDecodeAttention(Kernel):
         block_m = _block_m(sizes, rows, target)
         for programs, block_n, stages in _steps(sizes, block_m):
             held = sizes.held(block_m, block_n, stages, target)
+            if pageless(op, block_n):
+                continue
             if programs * held <= target.shared_memory and block_n <= _most_slots(sizes, target):
                 constants = {**sizes.columns, "BLOCK_M": block_m, "BLOCK_N": block_n}
                 best = 8 if sizes.value > 256 or block_m * sizes.value > WIDE else 4
@@ -70,7 +74,7 @@ class TritonDecodeAttention(Kernel):
 
     def tables(self, uses: tuple[Use, ...], target: Target) -> Mapping[str, Any]:
         found = {}
-        for use in uses:
+        for use in sorted(uses, key=lambda use: use.op.page is not None):  # whose tiles fit others
             tiles = {most: config.options() for most, config in use.tiles}
             found[self.key(use.op, use.operands)] = tiles
         return {"TILES": {key: found[key] for key in sorted(found)}}
@@ -101,9 +105,11 @@ class TritonDecodeAttention(Kernel):
         *,
         phases: tuple[str, ...],
         held: Code | None = None,
+        table: Code | None = None,
+        slots: Code | None = None,
     ) -> Code:
         in_key = {"value_in_key": True} if op.value_in_key else {}
-        options = {**given(op, sinks, held), **in_key}
+        options = {**given(op, sinks, held, table, slots), **in_key}
         return call("decode_attention", q, k, v, positions, op.scale, **options)
 
 

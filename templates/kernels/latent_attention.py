@@ -12,7 +12,7 @@ from ...compiler.machine.target import Target
 from ...compiler.ops.attention import Attend
 from ...compiler.schedule.code import Code, call
 from ...compiler.schedule.kernel import Config, Kernel, Use
-from .attention import Sizes, refusal
+from .attention import Sizes, given, pageless, refusal
 
 ROWS = 64  # query heads of a tile, which a warp group's matrix instruction takes
 SLOTS = 64  # of a block
@@ -47,6 +47,8 @@ class GluonLatentAttention(Kernel):
                 f"keys of {sizes.k} and values of {sizes.v} are no powers of two from {SWIZZLED}"
                 f" to {WIDEST} columns of values, and others behind them"
             )
+        if reason := pageless(op, SLOTS):
+            return reason
         config = next(self.configs(op, operands, 1, target))
         held = _held(sizes, config)
         if held > target.shared_memory:
@@ -79,9 +81,19 @@ class GluonLatentAttention(Kernel):
         return {"processors": target.processors}
 
     def call(
-        self, op: Attend, q: Code, k: Code, v: Code, positions: Code, *, phases: tuple[str, ...]
+        self,
+        op: Attend,
+        q: Code,
+        k: Code,
+        v: Code,
+        positions: Code,
+        *,
+        phases: tuple[str, ...],
+        table: Code | None = None,
+        slots: Code | None = None,
     ) -> Code:
-        return call("latent_attention", q, k, v, positions, op.scale, value_in_key=op.value_in_key)
+        options = {"value_in_key": op.value_in_key, **given(op, None, None, table, slots)}
+        return call("latent_attention", q, k, v, positions, op.scale, **options)
 
 
 def _held(sizes: Sizes, config: Config) -> int:

@@ -30,8 +30,18 @@ class TorchQuantizedAttend(Kernel):
         _, numbers, _, rest, _ = operands
         wide = 7 * BYTES["float32"] * sizes.count(numbers)
         row = (sizes.count(numbers) + sizes.count(rest)) * BYTES[rest.dtype]
-        return op.cost(sizes, *operands) + Cost(bytes=wide + 2 * row, launches=9)
+        gathered = Cost(bytes=3 * sum(map(sizes.bytes, operands[1:4])), launches=12)
+        steps = Cost(bytes=wide + 2 * row, launches=9)
+        return op.cost(sizes, *operands) + steps + (gathered if op.page is not None else Cost())
 
-    def call(self, op: QuantizedAttend, *operands: Code, phases: tuple[str, ...]) -> Code:
+    def call(
+        self,
+        op: QuantizedAttend,
+        *operands: Code,
+        phases: tuple[str, ...],
+        table: Code | None = None,
+        slots: Code | None = None,
+    ) -> Code:
+        pages = {} if table is None else {"table": table, "slots": slots}
         options = {"scale": op.scale, "block": int(op.block), "causal": causal(phases)}
-        return call("quantized_attend", *operands, **options)
+        return call("quantized_attend", *operands, **options, **pages)

@@ -22,7 +22,7 @@ class TritonQuantizedAttention(Kernel):
     name = "triton.quantized_attention"
     implements = "quantized_attend"
     functions = ("quantized_attention",)
-    parts = ("splits",)
+    parts = ("quantized_split", "splits")
     triton = True
     reference = "torch.quantized_attend"
     phases = ("decode",)
@@ -39,6 +39,8 @@ class TritonQuantizedAttention(Kernel):
             return f"blocks of {block} are no parts of a tile: they are a power of two from 16 on"
         if columns > WIDEST or rest > WIDEST:
             return f"rows of {columns} and {rest} leave no room for a block of slots"
+        if op.page is not None and op.page.size % LEAST:
+            return f"a block of {LEAST} slots lies in no page of {op.page.size}"
         if next(self.configs(op, operands, 1, target), None) is None:
             return f"no tile fits the shared memory of {target.shared_memory} bytes"
         return None
@@ -65,6 +67,8 @@ class TritonQuantizedAttention(Kernel):
         warps = 4 if mfma else 8
         part = min(max(key // warps, LEAST), op.block.size)
         for block_n, stages in ((32, 3), (32, 2), (16, 3), (16, 2)):
+            if op.page is not None and op.page.size % block_n:
+                continue
             if narrow and block_n * max(stages * LEAST, 2 * block_m) > 32 * 2 * LEAST:
                 continue
             flight = block_n * (key + other * item + 4 * key // part)
@@ -90,8 +94,16 @@ class TritonQuantizedAttention(Kernel):
             "apart": "mfma" in target.features,  # as in decode_attention, whose part combines
         }
 
-    def call(self, op: QuantizedAttend, *operands: Code, phases: tuple[str, ...]) -> Code:
-        return call("quantized_attention", *operands, op.scale, int(op.block))
+    def call(
+        self,
+        op: QuantizedAttend,
+        *operands: Code,
+        phases: tuple[str, ...],
+        table: Code | None = None,
+        slots: Code | None = None,
+    ) -> Code:
+        pages = {} if table is None else {"table": table, "slots": slots}
+        return call("quantized_attention", *operands, op.scale, int(op.block), **pages)
 
 
 def _sizes(operands: tuple[TensorType, ...]) -> tuple[int, int, int]:

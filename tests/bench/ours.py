@@ -15,7 +15,9 @@ from archsmith.compiler.schedule.select import select
 
 from .cases import Case
 
-VALUES = {"module": SimpleNamespace(windowed=False)}  # what the templates of references ask for
+VALUES = {
+    "module": SimpleNamespace(windowed=False, page=None)
+}  # what the templates of references ask for
 
 
 def plan(case: Case, registry: Registry, target: Target) -> Plan:

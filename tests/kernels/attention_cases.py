@@ -10,7 +10,7 @@ import numpy as np
 from archsmith.compiler.ir.cost import Sizes
 from archsmith.compiler.ir.dims import Dim
 from archsmith.compiler.ops.attention import Attend
-from kernels.checks import Edit, Results, gradients, interpreted
+from kernels.checks import Edit, Results, gradients, in_pages, interpreted
 
 # Of the weights' and the result's rounding to the stored dtype, and of sums in another order.
 CLOSE = {"float32": 2e-6, "float16": 2e-3}
@@ -35,6 +35,8 @@ class Case:
     """Values are the first columns of keys."""
     ring: int = 0
     """Slots of a ring that holds the last positions of each row, in an order of its own."""
+    page: int = 0
+    """Slots of the pages that keys and values lie in, in an order of their own."""
 
     def __str__(self) -> str:
         contexts = "+".join(map(str, self.contexts))
@@ -42,6 +44,7 @@ class Case:
         said = [
             *[f"window{self.window}"] * (self.window > 0),
             *[f"ring{self.ring}"] * (self.ring > 0),
+            *[f"page{self.page}"] * (self.page > 0),
             *["cap"] * (self.softcap is not None),
             *["sinks"] * self.sinks,
             *["in-key"] * self.in_key,
@@ -51,7 +54,8 @@ class Case:
     @property
     def op(self) -> Attend:
         window = Dim.of(self.window) if self.window else None
-        return Attend(self.key**-0.5, window, self.softcap, self.in_key)
+        page = Dim.of(self.page) if self.page else None
+        return Attend(self.key**-0.5, window, self.softcap, self.in_key, page)
 
     @property
     def types(self) -> list[str]:
@@ -112,18 +116,24 @@ class Case:
             part_of={"k": part_of, "q": part_of} if part_of else None,
             target=target,
             edit=edit,
-            given=self._ring(values) if self.ring else None,
+            given=self.elsewhere(values),
         )
         return found, (*wanted, log_total(self, values))[: len(found)]
 
-    def _ring(self, values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def elsewhere(self, values: dict[str, np.ndarray]) -> dict[str, np.ndarray | int] | None:
+        """Keys and values as a ring or pages have them, and what says where they are."""
+        if self.page:
+            return in_pages({key: values[key] for key in ("k", "v")}, self.page, self.contexts)
+        return self._ring(values) if self.ring else None
+
+    def _ring(self, values: dict[str, np.ndarray]) -> dict[str, np.ndarray | int]:
         """Keys and values as a ring has them, and the positions that its slots hold."""
         far = np.iinfo(np.int64).max
         held = np.full((len(self.contexts), self.ring), far)
         for row, context in zip(held, self.contexts, strict=True):
             for position in range(max(0, context - self.ring), context):
                 row[position % self.ring] = position
-        found = {"held": held}
+        found: dict[str, np.ndarray | int] = {"held": held}
         at = np.where(held == far, 0, held)[..., None, None]
         for key in ("k", "v"):
             kept = np.take_along_axis(values[key], at, axis=1)

@@ -26,7 +26,9 @@ from archsmith.compiler.schedule.kernel import GradientKernel, Kernel
 from archsmith.compiler.schedule.kernel import operands as given_to
 from kernels.guards import Guards, guarded
 
-VALUES = {"module": SimpleNamespace(windowed=False)}  # what the templates of references ask for
+VALUES = {
+    "module": SimpleNamespace(windowed=False, page=None)
+}  # what the templates of references ask for
 DTYPES = {
     "float32": torch.float32,
     "float16": torch.float16,
@@ -58,7 +60,7 @@ def interpreted(
     edit: Edit | None = None,
     phases: tuple[str, ...] = ("prefill",),
     tiles: Mapping[int | None, Options] = MappingProxyType({}),
-    given: Mapping[str, np.ndarray] | None = None,
+    given: Mapping[str, np.ndarray | int] | None = None,
 ) -> tuple[Results, Results]:
     """What a kernel computes, and what its op's reference does in float64 of the same operands.
 
@@ -80,8 +82,8 @@ def interpreted(
     module = emitted(family, {op: tuple(whole)}, chip, edit, tiles)
     functions = {n: f.launch for n, f in vars(module).items() if hasattr(f, "launch")}
     others = {
-        key: guarded(x.to(DTYPES[dtype]) if x.is_floating_point() else x)
-        for key, x in ((key, torch.from_numpy(value)) for key, value in (given or {}).items())
+        key: value if isinstance(value, int) else guarded(_stored(operands.get(key), value, dtype))
+        for key, value in (given or {}).items()
     }
     beside = {key: name(key) for key in others if key not in operands}
     code = family.call(op.at("size"), *map(name, names), phases=phases, **beside)
@@ -90,6 +92,36 @@ def interpreted(
     guards.check()
     wanted = op.at("size").reference(*(x.numpy() for x in exact))
     return as_arrays(found), as_arrays(wanted)
+
+
+def _stored(instead: torch.Tensor | None, value: np.ndarray, dtype: str) -> torch.Tensor:
+    """A value in the dtype of the operand that it is given instead of, or in that of floats."""
+    x = torch.from_numpy(value)
+    if not x.is_floating_point():
+        return x
+    return x.to(DTYPES[dtype] if instead is None else instead.dtype)
+
+
+def in_pages(
+    contexts: Mapping[str, np.ndarray], page: int, ends: Sequence[int]
+) -> dict[str, np.ndarray | int]:
+    """Contexts [B, S, *row] laid out in pages, their table in no order, and how many slots S is.
+
+    Of a row, only the pages of its first ends[b] slots are in the table; elsewhere that says 0. What
+    is no row's is not a number.
+    """
+    batch, slots = next(iter(contexts.values())).shape[:2]
+    columns = -(-slots // page)
+    numbers = np.random.default_rng(2).permutation(batch * columns).reshape(batch, columns) + 1
+    table = np.where(np.arange(columns) < -(-np.array(ends)[:, None] // page), numbers, 0)
+    found: dict[str, np.ndarray | int] = {"table": table.astype(np.int32), "slots": slots}
+    for key, rows in contexts.items():
+        pages = np.full((batch * columns + 1, page, *rows.shape[2:]), np.nan)
+        for b, end in enumerate(ends):
+            for slot in range(end):
+                pages[table[b, slot // page], slot % page] = rows[b, slot]
+        found[key] = pages
+    return found
 
 
 def gradients(
@@ -198,9 +230,9 @@ def emitted(
     gradient = kernel if isinstance(kernel, GradientKernel) else None
     forward = registry().kernels[gradient.differentiates]() if gradient else kernel
     references = list(_references(forward))
-    values = VALUES
-    if any(getattr(op, "window", None) is not None for op in ops):
-        values = {"module": SimpleNamespace(windowed=True)}
+    windowed = any(getattr(op, "window", None) is not None for op in ops)
+    page = next((op.pages() for op in ops if op.pages() is not None), None)
+    values = {"module": SimpleNamespace(windowed=windowed, page=page and page.size)}
     apart = [gradient] if gradient and gradient.stem() != forward.stem() else []
     for family in (*references, *apart, forward):
         uses = [

@@ -20,7 +20,7 @@ def guarded(tensor: torch.Tensor, wider: int | tuple[int, ...] = 0) -> torch.Ten
     missing = (0,) * (tensor.dim() - len(last))
     whole = [max(sizes) for sizes in zip(tensor.shape, (*missing, *last), strict=True)]
     room = torch.empty(MARGIN + math.prod(whole) + MARGIN, dtype=tensor.dtype)
-    lowest = -128 if tensor.dtype == torch.int8 else -(2**40)
+    lowest = {torch.int8: -128, torch.int32: -(2**30)}.get(tensor.dtype, -(2**40))
     room.fill_(float("nan") if tensor.is_floating_point() else lowest)
     inside = room[MARGIN:-MARGIN].view(whole)[tuple(slice(size) for size in tensor.shape)]
     inside.copy_(tensor)

@@ -10,7 +10,7 @@ from archsmith.compiler.ir.cost import Sizes
 from archsmith.compiler.ir.dims import Dim
 from archsmith.compiler.ops.quantized_attention import QuantizedAttend
 from archsmith.compiler.ops.quantized_rows import QuantizeRows
-from kernels.checks import Edit, Results, interpreted
+from kernels.checks import Edit, Results, in_pages, interpreted
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,13 @@ class Case:
     tokens: int = 1
     slots: int = 0
     """0: the longest context."""
+    page: int = 0
+    """Slots of the pages that rows lie in."""
 
     def __str__(self) -> str:
         contexts = "+".join(map(str, self.contexts))
         sizes = f"{self.heads}x{self.columns}+{self.rest}by{self.block}"
-        return f"{self.tokens}of{contexts}-{sizes}"
+        return f"{self.tokens}of{contexts}-{sizes}" + f"-page{self.page}" * (self.page > 0)
 
     def run(
         self,
@@ -53,10 +55,12 @@ class Case:
         first = np.array(self.contexts)[:, None] - self.tokens
         positions = np.maximum(first + np.arange(self.tokens), 0)
         names = ("numbers", "numbers_scale", "rest", "positions")
+        contexts = dict(zip(names[:3], (numbers, scales, rest), strict=True))
+        page = Dim.of(self.page) if self.page else None
         wide = {"q": 0, "numbers": part_of, "numbers_scale": part_of, "rest": part_of}
         return interpreted(
             "triton.quantized_attention",
-            QuantizedAttend((self.columns + self.rest) ** -0.5, block),
+            QuantizedAttend((self.columns + self.rest) ** -0.5, block, page),
             [
                 f"[B, T, {self.heads}, {self.columns + self.rest}]",
                 f"float8_e4m3fn[B, S, {self.columns}]",
@@ -71,4 +75,5 @@ class Case:
             target=target,
             edit=edit,
             phases=("decode",),
+            given=in_pages(contexts, self.page, self.contexts) if self.page else None,
         )

@@ -29,14 +29,14 @@ def launches(
             monkeypatch.setattr(module, key, function.registered)
     width = package.Config.hidden_size
     with torch.device("meta"):
-        rows, slots = torch.arange(batch)[:, None], torch.full((batch, 1), 7)
+        slots = torch.full((batch, 1), 7)
         buffers = {
             name: torch.zeros(batch, 65, *row, dtype=torch.bfloat16)
             for name, row in layer.rows.items()
         }
         x = torch.zeros(batch, 1, width, dtype=torch.bfloat16)
         turns = [torch.zeros(batch, 1, pairs(layer), dtype=torch.float32) for _ in range(2)]
-    cache = sys.modules[f"{package.__name__}.cache"].LayerCache(buffers, rows, slots, 64, False)
+    cache = sys.modules[f"{package.__name__}.cache"].LayerCache(buffers, slots, 64, False)
     with torch.no_grad(), Count() as count:
         layer(x, x, slots, *turns, cache)
     return [op for op in count.ops for _ in range(each.get(op.split(".")[-2], 1))]
