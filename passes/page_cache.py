@@ -69,7 +69,5 @@ def _why_not(rewriter: Rewriter, node: Node) -> str:
             return "what it reads keeps a window of rows only, which takes no more with length"
         for reader in readers(graph, writer.name, views):
             if not isinstance(reader.op, Attend | QuantizedAttend):
-                return (
-                    f"%{reader.name} reads what is cached of %{context} too, a row behind the other"
-                )
+                return f"%{reader.name} reads what %{writer.name} caches too, and reads rows"
     return ""

@@ -222,8 +222,8 @@ class Frame:
                 continue
             if not windows(block).keys() & set(op.written):
                 raise ArchsmithError(
-                    f"%{node.name} of block {block.name} appends to pages, but what reads them reads"
-                    " rows: let the pass that pages caches run behind the one that made it"
+                    f"%{node.name} of block {block.name} appends to pages, but what reads them"
+                    " reads rows: let the pass that pages caches run behind the one that made it"
                 )
         return found
 

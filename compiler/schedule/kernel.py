@@ -145,8 +145,8 @@ class Kernel:
     `op` has its real sizes, operands are `Code`; `phases` are those that run this code. Where an
     op reads a cache that keeps a window of rows, `held` is also given: int64 [B, S], the positions
     that the context's slots hold, or None where slot s holds position s. Where an op reads contexts
-    that lie in pages (`Op.pages`), they are [P, page, *row], and `table` and `slots` are also given:
-    int32 [B, C], the page of each `page` slots of a row, and how many slots are S. An op that keeps
+    as they lie in pages (`Op.pages`), they are [P, page, *row], and `table` is also given, int32
+    [B, C], the page of each `page` slots of a row, and `slots`, how many S is. An op that keeps
     rows is told `as_pages` where it is to hand out these pages. Of an op that is stateful
     and does more than to keep rows, it is a function called with operands alone; emitted code has
     the cache call it, with the buffers that it writes and their slots before them.

@@ -15,9 +15,8 @@ from archsmith.compiler.schedule.select import select
 
 from .cases import Case
 
-VALUES = {
-    "module": SimpleNamespace(windowed=False, page=None)
-}  # what the templates of references ask for
+# What the templates of references ask for.
+VALUES = {"module": SimpleNamespace(windowed=False, page=None)}
 
 
 def plan(case: Case, registry: Registry, target: Target) -> Plan:

@@ -26,9 +26,8 @@ from archsmith.compiler.schedule.kernel import GradientKernel, Kernel
 from archsmith.compiler.schedule.kernel import operands as given_to
 from kernels.guards import Guards, guarded
 
-VALUES = {
-    "module": SimpleNamespace(windowed=False, page=None)
-}  # what the templates of references ask for
+# What the templates of references ask for.
+VALUES = {"module": SimpleNamespace(windowed=False, page=None)}
 DTYPES = {
     "float32": torch.float32,
     "float16": torch.float16,
@@ -107,8 +106,8 @@ def in_pages(
 ) -> dict[str, np.ndarray | int]:
     """Contexts [B, S, *row] laid out in pages, their table in no order, and how many slots S is.
 
-    Of a row, only the pages of its first ends[b] slots are in the table; elsewhere that says 0. What
-    is no row's is not a number.
+    Of a row, only the pages of its first ends[b] slots are in the table, which else says 0. What is
+    no row's is not a number.
     """
     batch, slots = next(iter(contexts.values())).shape[:2]
     columns = -(-slots // page)

@@ -51,11 +51,11 @@ def test_a_latent_in_float8(
 ) -> None:
     found = {k.kernel: k for k in compiled(ahead, registry, target, heads, oldest)}
     apart = {"combine_splits"} if target == "mi300x" else set()
-    assert found.keys() == {"_attend", "_quantize"} | apart
+    assert found.keys() == {"quantized_split", "_quantize"} | apart
     for kernel in found.values():
         assert kernel.spills == 0, kernel
         assert kernel.shared <= registry.targets[target].shared_memory, kernel
-    attend = found["_attend"]
+    attend = found["quantized_split"]
     assert set(attend.instructions) == {PRODUCTS[target]}, attend
     if PRODUCTS[target] == "mma.sync":  # of 16 x 8 x 16 numbers; with latents, none is done twice
         m, n = (attend.options[f"BLOCK_{axis}"] for axis in "MN")
