@@ -145,7 +145,7 @@ def timed(
             }
             for key, type in zip(names, operands, strict=True)
         ]
-        + [_table(op, sizes)] * bool(pages),
+        + ([_table(op, sizes)] if pages else []),
         "variants": [vars(variant) for variant in variants],
         "gradients": [i for i, key in enumerate(names) if key in gradients],
     }

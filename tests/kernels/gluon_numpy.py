@@ -170,6 +170,7 @@ def _scope(
     scope = {
         **names,
         "gl": _language(machine, program, grid),
+        "range": lambda *ends: map(values, range(*map(int, ends))),
         "async_copy": SimpleNamespace(commit_group=machine.commit, wait_group=machine.wait),
         "copy_to_shared": machine.copy,
         "barrier": machine.barrier,
@@ -204,7 +205,7 @@ def _language(machine: Machine, program: Sequence[int], grid: Sequence[int]) -> 
         full=lambda shape, value, dtype, layout: values(np.full(shape, value, dtype)),
         int32=np.int32,
         int64=np.int64,
-        load=lambda at, mask=None: at.load(mask),
+        load=lambda at, mask=None, other=0: at.load(mask),
         log2=lambda x: values(np.log2(x)),
         max=lambda x, axis: values(x.max(axis)),
         maximum=lambda a, b: values(np.maximum(a, b)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -12,10 +12,20 @@ import numpy as np
 import pytest
 import torch
 from archsmith.compiler.ir.cost import Sizes
+from archsmith.compiler.ir.dims import Dim
 from archsmith.compiler.ir.types import TensorType
 from archsmith.compiler.ops.attention import Attend
 from kernels import checks
-from kernels.checks import Edit, Results, differ, emitted, holds, interpreted, registry
+from kernels.checks import (
+    Edit,
+    Results,
+    differ,
+    emitted,
+    holds,
+    in_pages,
+    interpreted,
+    registry,
+)
 from kernels.expert_cases import changed
 from kernels.gluon_numpy import Emulated
 
@@ -34,9 +44,11 @@ class Latent:
     heads: int = 64
     tokens: int = 1
     slots: int = 0
+    page: int = 0
 
     def __str__(self) -> str:
-        return f"{self.tokens}of{'+'.join(map(str, self.contexts))}-{self.heads}"
+        kind = f"{self.tokens}of{'+'.join(map(str, self.contexts))}-{self.heads}"
+        return f"{kind}-page{self.page}" if self.page else kind
 
     def run(self, edit: Edit | None = None, wider: int = 0) -> tuple[Results, Results]:
         """Of queries that are `wider` rows' beginnings, if any."""
@@ -47,7 +59,7 @@ class Latent:
         first = np.maximum(np.array(self.contexts)[:, None] - self.tokens, 0)
         return interpreted(
             "gluon.latent_attention",
-            OP,
+            replace(OP, page=Dim.of(self.page)) if self.page else OP,
             [
                 f"[B, T, {self.heads}, {KEY + REST}]",
                 f"[B, S, 1, {KEY + REST}]",
@@ -64,6 +76,9 @@ class Latent:
             part_of={"q": wider},
             edit=edit,
             phases=("decode",),
+            given=in_pages({"k": rows, "v": rows[..., :KEY]}, self.page, self.contexts)
+            if self.page
+            else None,
         )
 
 
@@ -91,6 +106,7 @@ CASES = [
     *(Latent([n, 70], heads=h) for n in (90, 150) for h in (64, 65, 100, 128)),
     *(Latent([n, 9], tokens=t) for n in (70, 150) for t in (2, 5, 8)),
     Latent([64, 3], tokens=3, heads=96),
+    *(Latent([63, 129, 200, 1], page=page, slots=210) for page in (64, 128)),
 ]
 
 
@@ -99,7 +115,9 @@ def test_latent_attention(emulated: None, case: Latent) -> None:
     assert differ(*case.run(changed(ALONE))) < CLOSE
 
 
-@pytest.mark.parametrize("case", [Latent([257]), Latent([700]), Latent([300, 20])], ids=str)
+@pytest.mark.parametrize(
+    "case", [Latent([257]), Latent([700]), Latent([300, 20]), Latent([300, 20], page=64)], ids=str
+)
 def test_a_context_that_is_shared_out(emulated: None, case: Latent) -> None:
     assert differ(*case.run()) < CLOSE
     assert differ(*case.run(changed(*SHARED))) < CLOSE
@@ -183,6 +201,20 @@ def test_what_is_whole_holds(emulated: None) -> None:
 @pytest.mark.parametrize("change", BROKEN.values(), ids=BROKEN)
 def test_what_is_broken_is_caught(emulated: None, change: tuple[str, str]) -> None:
     assert not holds(TRIED.run, changed(ALONE, change), CLOSE)
+
+
+BROKEN_PAGES = {
+    "the table of the first row": ("table_ptr += batch * table_row", "table_ptr += 0 * table_row"),
+    "the page of the block before": ("further // PAGE", "n // PAGE"),
+    "the second block lies in the first page": ("(start + BLOCK_N) // PAGE", "start // PAGE"),
+    "a page is one block": ("slot % PAGE", "slot * 0"),
+}
+
+
+@pytest.mark.parametrize("change", BROKEN_PAGES.values(), ids=BROKEN_PAGES)
+def test_what_is_broken_of_pages_is_caught(emulated: None, change: tuple[str, str]) -> None:
+    page = 128 if change[0] == "slot % PAGE" else 64
+    assert not holds(Latent([5, 330], page=page).run, changed(ALONE, change), CLOSE)
 
 
 @pytest.mark.parametrize("change", BROKEN_SHARED.values(), ids=BROKEN_SHARED)
