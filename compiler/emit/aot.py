@@ -117,6 +117,7 @@ def calls(kernel: Kernel, use: Use, sizes: Sequence[Sizes], phases: tuple[str, .
 def calls_of(plan: Plan) -> list[Any]:
     """Calls that reach every configuration of every Triton kernel of a package."""
     found: dict[str, Any] = {}
+    asked: list[tuple[Kernel, Use, Sizes, str]] = []
     for choice in plan.choices:
         if not choice.kernel.triton:
             continue
@@ -126,9 +127,15 @@ def calls_of(plan: Plan) -> list[Any]:
             if kernel is None or not kernel.triton:
                 continue
             use = plan.use(choice, kernel)
-            for sizes in reaching(kernel, use, usual):
-                for call in calls(kernel, use, [sizes], (choice.phase,)):
-                    found[json.dumps(call, sort_keys=True)] = call
+            asked += [(kernel, use, sizes, choice.phase) for sizes in reaching(kernel, use, usual)]
+    for step in plan.steps():
+        if step.kernel.triton:
+            of = next(u for u in plan.uses(step.kernel) if (u.op, u.operands) == (step.op, step.operands))
+            usual = plan.calls["decode"]
+            asked += [(step.kernel, of, sizes, "decode") for sizes in reaching(step.kernel, of, usual)]
+    for kernel, use, sizes, phase in asked:
+        for call in calls(kernel, use, [sizes], (phase,)):
+            found[json.dumps(call, sort_keys=True)] = call
     return list(found.values())
 
 

@@ -13,7 +13,7 @@ from ..ir.types import TensorType
 from ..machine.target import Target
 from ..machine.tuned import Tiles
 from .candidates import address, candidates, use
-from .kernel import GradientKernel, Kernel, Use
+from .kernel import GradientKernel, Kernel, Step, Use
 
 CALLS: Mapping[str, Sizes] = {phase: Sizes.usual(phase) for phase in PHASES}
 """The calls that kernels are chosen for, where nothing is said of them."""
@@ -72,12 +72,14 @@ class Plan:
 
     def launched(self) -> Iterator[Kernel]:
         """Each Triton kernel that an op was given, or that stands in for such a one, by name."""
-        found = {other.name: other for kernel in self.used() for other in self.chain(kernel)}
+        kernels = *self.used(), *(step.kernel for step in self.steps())
+        found = {other.name: other for kernel in kernels for other in self.chain(kernel)}
         yield from (found[name] for name in sorted(found) if found[name].triton)
 
     def emitted(self) -> Iterator[Kernel]:
         """Each kernel that has a file in the package once, by name."""
-        others = *self.references, *self.gradients.values()
+        steps = (step.kernel for step in self.steps())
+        others = *steps, *self.references, *self.gradients.values()
         found = {kernel.name: kernel for kernel in (*self.used(), *others)}
         yield from (found[name] for name in sorted(found) if found[name].functions)
 
@@ -91,7 +93,17 @@ class Plan:
             if name in (k.name for k in self.chain(choice.kernel))
             and (choice.phase == "train" or not differentiates)
         }
+        for step in self.steps():
+            if not differentiates and name in (k.name for k in self.chain(step.kernel)):
+                made = use(kernel, step.op, step.operands, self.target, self.tuned)
+                found.setdefault((step.op, step.operands), made)
         return tuple(found.values())
+
+    def steps(self) -> Iterator[Step]:
+        """What the files of kernels have others compute, in the order of the choices."""
+        for choice in self.choices:
+            for kernel in self.chain(choice.kernel):
+                yield from kernel.beside(choice.op, choice.operands)
 
     def chain(self, kernel: Kernel) -> Iterator[Kernel]:
         """A kernel, what computes in its place where it cannot run, and so on to PyTorch."""

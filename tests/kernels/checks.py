@@ -201,6 +201,11 @@ def emitted(
     values = VALUES
     if any(getattr(op, "window", None) is not None for op in ops):
         values = {"module": SimpleNamespace(windowed=True)}
+    for family in (forward, *references):
+        for op, types in ops.items():
+            for step in family.beside(op, types):
+                made = [use(step.kernel, step.op, step.operands, chip)]
+                files[step.kernel.stem()] = kernel_file(step.kernel, made, chip, values)
     apart = [gradient] if gradient and gradient.stem() != forward.stem() else []
     for family in (*references, *apart, forward):
         uses = [
