@@ -91,7 +91,9 @@ def _fuse(rewriter: Rewriter, node: Node) -> None:
     op = kind(**node.op.attributes(), activation=activation)
     old = (*node.results[:-1], y)
     rewriter.beside(y)
-    made = rewriter.add(op, *rows, weight, *gain, *bias, name=[value.name for value in old])
+    named = y.name if not graph.node(y).anonymous else "rows" if gated is None else "hidden"
+    names = [*(value.name for value in node.results[:-1]), named]
+    made = rewriter.add(op, *rows, weight, *gain, *bias, name=names)
     rewriter.replace(old, made)
 
 

@@ -172,15 +172,16 @@ def _of_one(parts: int, columns: int, width: int, size: int, target: Target) -> 
     the weight's rows, so that what is done to x is done by few."""
     assert target.triton is not None
     each = LOAD // size * target.triton["warp_size"]
-    deep = [warps * each for warps in (4, 2, 8, 1)]
+    deep = [warps * each for warps in (4, 2, 8)]
     whole = [block for block in deep if width % block == 0]
-    for block_k, loads in product(
-        whole or [min(block, max(power_of_2(width), LOAD // size)) for block in deep],
-        (IN_FLIGHT, 4, 16),
-    ):
-        warps = min(max(block_k // each, 1), 8)
-        block_n = min(max(loads // parts, 1), power_of_2(columns))
-        yield Config({"BLOCK_N": block_n, "BLOCK_K": block_k}, warps)
+    depths = whole or [min(block, max(power_of_2(width), LOAD // size)) for block in deep[:2]]
+    for block_k, most in product(depths, (16, 32, 8)):
+        block_n = min(max(most // parts, 1), power_of_2(columns))
+        fitting = (target.shared_memory // 2 - RESERVED) // (parts * block_n * block_k * size)
+        # Without matrix instructions nothing is copied past registers there.
+        stages = 1 if "mfma" in target.features else min(fitting + 1, -(-width // block_k), 5)
+        constants = {"BLOCK_N": block_n, "BLOCK_K": block_k, "STAGES": max(stages, 1)}
+        yield Config(constants, min(max(block_k // each, 1), 8))
 
 
 def _of_few(parts: int, columns: int, width: int, size: int, target: Target) -> Iterator[Config]:
