@@ -130,9 +130,13 @@ def calls_of(plan: Plan) -> list[Any]:
             asked += [(kernel, use, sizes, choice.phase) for sizes in reaching(kernel, use, usual)]
     for step in plan.steps():
         if step.kernel.triton:
-            of = next(u for u in plan.uses(step.kernel) if (u.op, u.operands) == (step.op, step.operands))
+            of = next(
+                u for u in plan.uses(step.kernel) if (u.op, u.operands) == (step.op, step.operands)
+            )
             usual = plan.calls["decode"]
-            asked += [(step.kernel, of, sizes, "decode") for sizes in reaching(step.kernel, of, usual)]
+            asked += [
+                (step.kernel, of, sizes, "decode") for sizes in reaching(step.kernel, of, usual)
+            ]
     for kernel, use, sizes, phase in asked:
         for call in calls(kernel, use, [sizes], (phase,)):
             found[json.dumps(call, sort_keys=True)] = call

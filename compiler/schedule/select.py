@@ -49,7 +49,9 @@ def _references(choices: list[Choice], kernels: Mapping[str, type[Kernel]]) -> t
     """The kernels that others call where they cannot run, and those that these call, by name."""
     found: dict[str, Kernel] = {}
     steps = [s.kernel for c in choices for s in c.kernel.beside(c.op, c.operands)]
-    for kernel in {kernel.name: kernel for kernel in (*(c.kernel for c in choices), *steps)}.values():
+    for kernel in {
+        kernel.name: kernel for kernel in (*(c.kernel for c in choices), *steps)
+    }.values():
         names = [kernel.name]
         while kernel.reference:
             names.append(kernel.reference)

@@ -91,10 +91,15 @@ class TritonRmsNormLinear(TorchRmsNormLinear):
     phases = ("prefill", "decode")
     ladder = (1, FEW)
 
-    def refuses(self, op: NormLinear, operands: tuple[TensorType, ...], target: Target) -> str | None:
+    def refuses(
+        self, op: NormLinear, operands: tuple[TensorType, ...], target: Target
+    ) -> str | None:
         if reason := unable(operands, target):
             return reason
-        refusals = (step.kernel.refuses(step.op, step.operands, target) for step in self.beside(op, operands))
+        refusals = (
+            step.kernel.refuses(step.op, step.operands, target)
+            for step in self.beside(op, operands)
+        )
         return next((reason for reason in refusals if reason is not None), None)
 
     def cost(
@@ -179,7 +184,7 @@ def _of_one(parts: int, columns: int, width: int, size: int, target: Target) -> 
         block_n = min(max(most // parts, 1), power_of_2(columns))
         fitting = (target.shared_memory // 2 - RESERVED) // (parts * block_n * block_k * size)
         # Without matrix instructions nothing is copied past registers there.
-        stages = 1 if "mfma" in target.features else min(fitting + 1, -(-width // block_k), 5)
+        stages = 1 if "mfma" in target.features else min(fitting + 1, -(-width // block_k) + 1, 5)
         constants = {"BLOCK_N": block_n, "BLOCK_K": block_k, "STAGES": max(stages, 1)}
         yield Config(constants, min(max(block_k // each, 1), 8))
 

@@ -201,7 +201,7 @@ def emitted(
     values = VALUES
     if any(getattr(op, "window", None) is not None for op in ops):
         values = {"module": SimpleNamespace(windowed=True)}
-    for family in (forward, *references):
+    for family in (*references, forward):
         for op, types in ops.items():
             for step in family.beside(op, types):
                 made = [use(step.kernel, step.op, step.operands, chip)]

@@ -17,7 +17,8 @@ from kernels.checks import Edit, Results, differ, emitted, holds, interpreted
 CLOSE = {"float32": 2e-6, "float16": 1e-3}
 # On a CPU, what is launched for more rows would be computed by PyTorch.
 LAUNCHED = [
-    (f" {name}(", f" {name}.launch(") for name in ("= add_rms_norm", "= rms_norm", "return gated_activation")
+    (f" {name}(", f" {name}.launch(")
+    for name in ("= add_rms_norm", "= rms_norm", "return gated_activation")
 ]
 IN_FLOAT16 = ("x.dtype == torch.float16", "False")
 
@@ -121,9 +122,13 @@ CASES += [(rows, 20, 70, form) for form in FORMS for rows in (1, 6)]
 CASES += [(17, 20, 70, form) for form in FORMS[:3]]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
-@pytest.mark.parametrize("case", CASES, ids=lambda case: "{}x{}x{}-{}".format(*case))
-def test_norm_linear(case: tuple[int, int, int, Form], dtype: str) -> None:
+DTYPES = [("float32", case) for case in CASES] + [("float16", case) for case in CASES[::2]]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "case"), DTYPES, ids=lambda x: x if isinstance(x, str) else "{}x{}x{}-{}".format(*x)
+)
+def test_norm_linear(dtype: str, case: tuple[int, int, int, Form]) -> None:
     rows, columns, width, form = case
     tokens = 3 if rows % 3 == 0 else 1
     found = run(rows, columns, width, form, dtype, tokens=tokens, wider=rows % 2 * 5)
@@ -139,9 +144,14 @@ def test_other_targets(target: str, rows: int) -> None:
 @pytest.mark.parametrize("form", FORMS[:3], ids=str)
 def test_rows_are_rounded_as_well_as_normed_ones(form: Form) -> None:
     """In 16 bits a row is rounded before it is divided by its size, and not behind: no worse."""
-    at_once = differ(*run(6, 40, 256, form, "float16", IN_FLOAT16))
-    apart = differ(*run(6, 40, 256, form, "float16"))
-    assert at_once < min(1.25 * apart, CLOSE["float16"])
+    at_once = spread(*run(6, 40, 256, form, "float16", IN_FLOAT16))
+    assert at_once < 1.1 * spread(*run(6, 40, 256, form, "float16"))
+
+
+def spread(found: Results, wanted: Results) -> float:
+    """The root mean square of a product's errors, by that of the product."""
+    y, exact = found[-1], wanted[-1]
+    return float(np.linalg.norm(y - exact) / np.linalg.norm(exact))
 
 
 def test_what_is_left_to_others(registry: Registry) -> None:
@@ -165,7 +175,10 @@ def test_the_same_call_gives_the_same_bits() -> None:
 
 BROKEN = {
     "no row is divided by its size": ("tl.rsqrt(", "1.0 + 0.0 * tl.rsqrt("),
-    "the sum is not the one that is kept": ("x.to(tl.float32) + residual", "x.to(tl.float32) - residual"),
+    "the sum is not the one that is kept": (
+        "x.to(tl.float32) + residual",
+        "x.to(tl.float32) - residual",
+    ),
     "no program stores the sum": (" + (total is not None)", ""),
     "a gain has no offset": ("+ OFFSET", ""),
     "up is gate": ("(N + last) * weight_row", "last * weight_row"),
@@ -179,22 +192,31 @@ OF_FEW = {
     "rows are taken to be dense": ("row * x_row", "row * K"),
     "residuals are taken to be dense": ("row * residual_row", "row * K"),
     "rows past the last are written": ("mask = (row < rows) &", "mask = (row <= rows) &"),
-    "all rows are divided by one's size": ("tl.sum(square, 1)", "tl.sum(square, 1) * 0 + tl.sum(square)"),
+    "all rows are divided by one's size": (
+        "tl.sum(square, 1)",
+        "tl.sum(square, 1) * 0 + tl.sum(square)",
+    ),
 }
 CHANGES = [(rows, change) for rows in (1, 5) for change in BROKEN.values()]
 CHANGES += [(5, change) for change in OF_FEW.values()]
 NAMES = [f"{rows}: {name}" for rows in (1, 5) for name in BROKEN] + [*OF_FEW]
 
 
-def broken(rows: int, *changes: tuple[str, str]) -> tuple[Results, Results]:
+def broken(rows: int, *changes: tuple[str, str]) -> bool:
+    """Whether a kernel does what its op says, with so many changes to its text."""
     form = Form(bias=True, offset=1.0, activation="silu")
-    return run(rows, 36, 300, form, "float32", *changes, wider=4)
+
+    def found(edit: Edit | None) -> tuple[Results, Results]:
+        return run(rows, 36, 300, form, "float32", *changes, wider=4)
+
+    return not holds(found, None, CLOSE["float32"])
 
 
 @pytest.mark.parametrize(("rows", "change"), CHANGES, ids=NAMES)
 def test_what_is_broken_is_caught(rows: int, change: tuple[str, str]) -> None:
-    def changed(edit: Edit | None) -> tuple[Results, Results]:
-        return broken(rows, *([] if edit is None else [change]))
+    assert broken(rows, change)
 
-    assert holds(changed, None, CLOSE["float32"])
-    assert not holds(changed, str, CLOSE["float32"])
+
+@pytest.mark.parametrize("rows", [1, 5])
+def test_what_is_whole_holds(rows: int) -> None:
+    assert not broken(rows)
