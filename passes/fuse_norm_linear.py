@@ -120,5 +120,6 @@ def _gated(graph: Graph, y: Value) -> Node | None:
     if len(y.type.row) != 2 or len(parts.results) != 2:
         return None
     gate, up = (_sole(graph, part) for part in parts.results)
-    joined = gate is not None and gate is up and isinstance(gate.op, GatedActivation)
-    return gate if joined and graph.operands(gate) == parts.results else None
+    if gate is None or gate is not up or not isinstance(gate.op, GatedActivation):
+        return None
+    return gate if graph.operands(gate) == parts.results else None

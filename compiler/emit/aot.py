@@ -117,29 +117,22 @@ def calls(kernel: Kernel, use: Use, sizes: Sequence[Sizes], phases: tuple[str, .
 def calls_of(plan: Plan) -> list[Any]:
     """Calls that reach every configuration of every Triton kernel of a package."""
     found: dict[str, Any] = {}
-    asked: list[tuple[Kernel, Use, Sizes, str]] = []
+
+    def reach(kernel: Kernel, use: Use, phase: str) -> None:
+        for sizes in reaching(kernel, use, plan.calls[phase]):
+            for call in calls(kernel, use, [sizes], (phase,)):
+                found[json.dumps(call, sort_keys=True)] = call
+
     for choice in plan.choices:
         if not choice.kernel.triton:
             continue
-        usual = plan.calls[choice.phase]
         gradient = plan.gradients.get(choice.kernel.name) if choice.phase == "train" else None
         for kernel in (*plan.chain(choice.kernel), gradient):
-            if kernel is None or not kernel.triton:
-                continue
-            use = plan.use(choice, kernel)
-            asked += [(kernel, use, sizes, choice.phase) for sizes in reaching(kernel, use, usual)]
-    for step in plan.steps():
-        if step.kernel.triton:
-            of = next(
-                u for u in plan.uses(step.kernel) if (u.op, u.operands) == (step.op, step.operands)
-            )
-            usual = plan.calls["decode"]
-            asked += [
-                (step.kernel, of, sizes, "decode") for sizes in reaching(step.kernel, of, usual)
-            ]
-    for kernel, use, sizes, phase in asked:
-        for call in calls(kernel, use, [sizes], (phase,)):
-            found[json.dumps(call, sort_keys=True)] = call
+            if kernel is not None and kernel.triton:
+                reach(kernel, plan.use(choice, kernel), choice.phase)
+        for step in plan.steps(choice):
+            if step.kernel.triton:
+                reach(step.kernel, plan.taken(step), choice.phase)
     return list(found.values())
 
 

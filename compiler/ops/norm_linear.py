@@ -67,7 +67,7 @@ class RmsNormLinear(Op):
 
 @dataclass(frozen=True)
 class AddRmsNormLinear(Op):
-    """Add a residual, then `rms_norm_linear` the sum; returns the sum too, for the next residual."""
+    """Add a residual, then `rms_norm_linear` the sum; returns the sum too, for the next one."""
 
     name = "add_rms_norm_linear"
 

@@ -27,7 +27,6 @@ from .rms_norm import TorchRmsNorm, TritonRmsNorm
 
 FEW = 16  # rows of a call, up to which there is nothing else to do than to wait for the weight
 LOAD = 16  # bytes of the widest load
-IN_FLIGHT = 8  # loads of a thread that it waits for at once
 RESERVED = 1024  # bytes of shared memory that each program takes beside its own
 
 NormLinear = RmsNormLinear | AddRmsNormLinear
@@ -65,7 +64,7 @@ class TorchRmsNormLinear(Kernel):
             "plain": any(isinstance(use.op, RmsNormLinear) for use in uses),
             "added": any(isinstance(use.op, AddRmsNormLinear) for use in uses),
             "offset": any(use.op.offset for use in uses),
-            "activations": [(as_code(f), in_pytorch(f, "gate"), activations("y")[f]) for f in used],
+            "activations": [(as_code(f), in_pytorch(f), activations("y")[f]) for f in used],
         }
 
     def call(self, op: NormLinear, *operands: Code, phases: tuple[str, ...]) -> Code:
@@ -173,8 +172,9 @@ def _gated(op: NormLinear, operands: tuple[TensorType, ...]) -> tuple[Any, tuple
 
 
 def _of_one(parts: int, columns: int, width: int, size: int, target: Target) -> Iterator[Config]:
-    """A row: each thread multiplies what it loads at a time, and warps stand side by side along
-    the weight's rows, so that what is done to x is done by few."""
+    """A row: warps stand side by side along the weight's rows, so that x is made ready by few
+    threads, and once for the rows of a tile. What is in flight is what keeps memory busy: two
+    programs of a processor have all of its shared memory, or as much as whole rows take."""
     assert target.triton is not None
     each = LOAD // size * target.triton["warp_size"]
     deep = [warps * each for warps in (4, 2, 8)]
@@ -183,7 +183,7 @@ def _of_one(parts: int, columns: int, width: int, size: int, target: Target) -> 
     for block_k, most in product(depths, (16, 32, 8)):
         block_n = min(max(most // parts, 1), power_of_2(columns))
         fitting = (target.shared_memory // 2 - RESERVED) // (parts * block_n * block_k * size)
-        # Without matrix instructions nothing is copied past registers there.
+        # There nothing is copied past registers, of which each program has many.
         stages = 1 if "mfma" in target.features else min(fitting + 1, -(-width // block_k) + 1, 5)
         constants = {"BLOCK_N": block_n, "BLOCK_K": block_k, "STAGES": max(stages, 1)}
         yield Config(constants, min(max(block_k // each, 1), 8))
