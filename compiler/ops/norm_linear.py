@@ -38,7 +38,7 @@ class RmsNormLinear(Op):
     ) -> TensorType:
         RmsNorm(self.eps, self.offset).infer(x, gain)
         fits = weight.shape == weight.row and weight.dtype == x.dtype and len(weight.shape) > 1
-        require(fits and x.row == weight.shape[-1:], f"{weight} is no weight of rows {x}")
+        require(fits and x.shape[-1:] == weight.shape[-1:], f"{weight} is no weight of rows {x}")
         out = weight.shape[:-1]
         require(bias is None or bias == TensorType(x.dtype, out), f"{bias} is no bias of {weight}")
         if self.activation is None:

@@ -181,9 +181,9 @@ BROKEN = {
     ),
     "no program stores the sum": (" + (total is not None)", ""),
     "a gain has no offset": ("+ OFFSET", ""),
-    "up is gate": ("(N + last) * weight_row", "last * weight_row"),
+    "up is gate": ("(N + at) * weight_row", "at * weight_row"),
     "the bias of up is the gate's": ("bias_ptr + N + column", "bias_ptr + column"),
-    "weights are taken to be dense": ("weight_ptr + last * weight_row", "weight_ptr + last * K"),
+    "weights are taken to be dense": ("weight_ptr + at * weight_row", "weight_ptr + at * K"),
     "columns past the last are written": (" < N", " < N + 1"),
     "the last columns are left out": ("triton.cdiv(columns, tile", "columns // (tile"),
     "sums end early": ("range(0, K, BLOCK_K", "range(0, K - BLOCK_K, BLOCK_K"),
@@ -191,7 +191,7 @@ BROKEN = {
 OF_FEW = {
     "rows are taken to be dense": ("row * x_row", "row * K"),
     "residuals are taken to be dense": ("row * residual_row", "row * K"),
-    "rows past the last are written": ("mask = (row < rows) &", "mask = (row <= rows) &"),
+    "rows past the last are written": ("inside = (row < rows) &", "inside = (row <= rows) &"),
     "all rows are divided by one's size": (
         "tl.sum(square, 1)",
         "tl.sum(square, 1) * 0 + tl.sum(square)",
