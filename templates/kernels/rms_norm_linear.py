@@ -180,11 +180,12 @@ def _of_one(parts: int, columns: int, width: int, size: int, target: Target) -> 
     deep = [warps * each for warps in (4, 2, 8)]
     whole = [block for block in deep if width % block == 0]
     depths = whole or [min(block, max(power_of_2(width), LOAD // size)) for block in deep[:2]]
-    for block_k, most in product(depths, (16, 32, 8)):
+    # With mfma, loads go through registers: fewer rows at once leave room for more programs.
+    copies = "mfma" not in target.features
+    for block_k, most in product(depths, (16, 32, 8) if copies else (8, 16, 4)):
         block_n = min(max(most // parts, 1), power_of_2(columns))
         fitting = (target.shared_memory // 2 - RESERVED) // (parts * block_n * block_k * size)
-        # There nothing is copied past registers, of which each program has many.
-        stages = 1 if "mfma" in target.features else min(fitting + 1, -(-width // block_k) + 1, 5)
+        stages = min(fitting + 1, -(-width // block_k) + 1, 5) if copies else 1
         constants = {"BLOCK_N": block_n, "BLOCK_K": block_k, "STAGES": max(stages, 1)}
         yield Config(constants, min(max(block_k // each, 1), 8))
 
