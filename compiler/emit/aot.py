@@ -125,18 +125,22 @@ def calls(kernel: Kernel, use: Use, sizes: Sequence[Sizes], phases: tuple[str, .
 def calls_of(plan: Plan) -> list[Any]:
     """Calls that reach every configuration of every Triton kernel of a package."""
     found: dict[str, Any] = {}
+
+    def reach(kernel: Kernel, use: Use, phase: str) -> None:
+        for sizes in reaching(kernel, use, plan.calls[phase]):
+            for call in calls(kernel, use, [sizes], (phase,)):
+                found[json.dumps(call, sort_keys=True)] = call
+
     for choice in plan.choices:
         if not choice.kernel.triton:
             continue
-        usual = plan.calls[choice.phase]
         gradient = plan.gradients.get(choice.kernel.name) if choice.phase == "train" else None
         for kernel in (*plan.chain(choice.kernel), gradient):
-            if kernel is None or not kernel.triton:
-                continue
-            use = plan.use(choice, kernel)
-            for sizes in reaching(kernel, use, usual):
-                for call in calls(kernel, use, [sizes], (choice.phase,)):
-                    found[json.dumps(call, sort_keys=True)] = call
+            if kernel is not None and kernel.triton:
+                reach(kernel, plan.use(choice, kernel), choice.phase)
+        for step in plan.steps(choice):
+            if step.kernel.triton:
+                reach(step.kernel, plan.taken(step), choice.phase)
     return list(found.values())
 
 

@@ -49,7 +49,8 @@ class Frame:
     def functions(self) -> list[tuple[str, list[str]]]:
         """The functions to import, by the emitted file that holds them."""
         files: dict[str, set[str]] = {}
-        for kernel in self.plan.used():
+        steps = (step.kernel for step in self.plan.steps(*self.plan.choices))
+        for kernel in (*self.plan.used(), *steps):
             if kernel.functions:
                 files.setdefault(kernel.stem(), set()).update(kernel.functions)
         return [(stem, sorted(files[stem])) for stem in sorted(files)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from ..errors import PluginError
@@ -31,7 +31,7 @@ def kernel_files(
     return {
         f"kernels/{stem}.py": kernel_file(
             owners[stem],
-            plan.uses(owners[stem]),
+            [use for kernel in _mates(owners[stem], kernels) for use in plan.uses(kernel)],
             plan.target,
             values,
             plan.gradients.get(name),
@@ -40,6 +40,14 @@ def kernel_files(
         for stem, name in sorted((stem, owner.name) for stem, owner in owners.items())
         if only is None or stem in only
     }
+
+
+def _mates(owner: Kernel, kernels: Sequence[Kernel]) -> Iterator[Kernel]:
+    """The kernels whose text an owner's file is: those beside it that are of its kind."""
+    for kernel in kernels:
+        alike = kernel.triton == owner.triton and kernel.stem() == owner.stem()
+        if alike and isinstance(kernel, GradientKernel) == isinstance(owner, GradientKernel):
+            yield kernel
 
 
 def _verify(kernels: Sequence[Kernel]) -> None:

@@ -126,6 +126,10 @@ class Kernel:
         """A call that tiles for so many rows serve, of the kind of a phase's `usual` one."""
         return Sizes(rows, 1, usual.context) if usual.tokens == 1 else Sizes(1, rows, rows)
 
+    def beside(self, op: Any, operands: tuple[TensorType, ...]) -> Iterator[Step]:
+        """What its file has other kernels compute, for calls that it does not launch itself."""
+        yield from ()
+
     def tables(self, uses: tuple[Use, ...], target: Target) -> Mapping[str, Any]:
         """Constants of the emitted file, by name: numbers, strings, and dictionaries of them.
 
@@ -163,6 +167,15 @@ class Kernel:
             return None
         package = cls.__module__.rpartition(".")[0]
         return (files(package) / f"{part or cls.stem()}.py.jinja").read_text(encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Step:
+    """An op that a kernel's file has another kernel compute, whose function it imports."""
+
+    kernel: Kernel
+    op: Any
+    operands: tuple[TensorType, ...]
 
 
 class GradientKernel(Kernel):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from ..ir.cost import Sizes
@@ -13,7 +13,7 @@ from ..ir.types import TensorType
 from ..machine.target import Target
 from ..machine.tuned import Tiles
 from .candidates import address, candidates, use
-from .kernel import GradientKernel, Kernel, Use
+from .kernel import GradientKernel, Kernel, Step, Use
 
 CALLS: Mapping[str, Sizes] = {phase: Sizes.usual(phase) for phase in PHASES}
 """The calls that kernels are chosen for, where nothing is said of them."""
@@ -72,12 +72,14 @@ class Plan:
 
     def launched(self) -> Iterator[Kernel]:
         """Each Triton kernel that an op was given, or that stands in for such a one, by name."""
-        found = {other.name: other for kernel in self.used() for other in self.chain(kernel)}
+        kernels = *self.used(), *(step.kernel for step in self.steps(*self.choices))
+        found = {other.name: other for kernel in kernels for other in self.chain(kernel)}
         yield from (found[name] for name in sorted(found) if found[name].triton)
 
     def emitted(self) -> Iterator[Kernel]:
         """Each kernel that has a file in the package once, by name."""
-        others = *self.references, *self.gradients.values()
+        steps = (step.kernel for step in self.steps(*self.choices))
+        others = *steps, *self.references, *self.gradients.values()
         found = {kernel.name: kernel for kernel in (*self.used(), *others)}
         yield from (found[name] for name in sorted(found) if found[name].functions)
 
@@ -91,7 +93,20 @@ class Plan:
             if name in (k.name for k in self.chain(choice.kernel))
             and (choice.phase == "train" or not differentiates)
         }
+        for step in self.steps(*self.choices):
+            if not differentiates and name in (k.name for k in self.chain(step.kernel)):
+                found.setdefault((step.op, step.operands), self.taken(replace(step, kernel=kernel)))
         return tuple(found.values())
+
+    def steps(self, *choices: Choice) -> Iterator[Step]:
+        """What the files of the kernels of some choices have others compute."""
+        for choice in choices:
+            for kernel in self.chain(choice.kernel):
+                yield from kernel.beside(choice.op, choice.operands)
+
+    def taken(self, step: Step) -> Use:
+        """What a step is compiled with."""
+        return use(step.kernel, step.op, step.operands, self.target, self.tuned)
 
     def chain(self, kernel: Kernel) -> Iterator[Kernel]:
         """A kernel, what computes in its place where it cannot run, and so on to PyTorch."""

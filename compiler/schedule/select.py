@@ -48,7 +48,10 @@ def select(
 def _references(choices: list[Choice], kernels: Mapping[str, type[Kernel]]) -> tuple[Kernel, ...]:
     """The kernels that others call where they cannot run, and those that these call, by name."""
     found: dict[str, Kernel] = {}
-    for kernel in {choice.kernel.name: choice.kernel for choice in choices}.values():
+    steps = [s.kernel for c in choices for s in c.kernel.beside(c.op, c.operands)]
+    for kernel in {
+        kernel.name: kernel for kernel in (*(c.kernel for c in choices), *steps)
+    }.values():
         names = [kernel.name]
         while kernel.reference:
             names.append(kernel.reference)

@@ -30,7 +30,7 @@ class TorchGatedActivation(Kernel):
         return op.cost(sizes, *operands) + between
 
     def call(self, op: GatedActivation, gate: Code, up: Code, *, phases: tuple[str, ...]) -> Code:
-        return _in_pytorch(op.function, gate) * up
+        return in_pytorch(op.function, gate) * up
 
 
 class TritonGatedActivation(Kernel):
@@ -67,7 +67,7 @@ class TritonGatedActivation(Kernel):
         used = sorted({use.op.function for use in uses})
         tiles = {width(use.operands[0]): use.tiles[-1][1].constants["BLOCK"] for use in uses}
         return {
-            "functions": [(as_code(f), _in_pytorch(f), activations("gate")[f]) for f in used],
+            "functions": [(as_code(f), in_pytorch(f), activations("gate")[f]) for f in used],
             "masked": any(size % block for size, block in tiles.items()),
         }
 
@@ -75,6 +75,6 @@ class TritonGatedActivation(Kernel):
         return call("gated_activation", gate, up, op.function)
 
 
-def _in_pytorch(function: str, gate: Code | None = None) -> Code:
+def in_pytorch(function: str, gate: Code | None = None) -> Code:
     """An activation of the gate as a line of PyTorch."""
     return TorchActivation().call(Activation(function), gate or name("gate"), phases=())

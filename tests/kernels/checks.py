@@ -232,6 +232,11 @@ def emitted(
     windowed = any(getattr(op, "window", None) is not None for op in ops)
     page = next((op.pages() for op in ops if op.pages() is not None), None)
     values = {"module": SimpleNamespace(windowed=windowed, page=page and page.size)}
+    for family in (*references, forward):
+        for op, types in ops.items():
+            for step in family.beside(op, types):
+                made = [use(step.kernel, step.op, step.operands, chip)]
+                files[step.kernel.stem()] = kernel_file(step.kernel, made, chip, values)
     apart = [gradient] if gradient and gradient.stem() != forward.stem() else []
     for family in (*references, *apart, forward):
         uses = [

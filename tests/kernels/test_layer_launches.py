@@ -71,7 +71,11 @@ def counted(
 
 @pytest.mark.parametrize(
     ("example", "block", "most"),
-    [("deepseek-v2-lite", "Sparse", 12), ("qwen3-30b-a3b", "Sparse", 11)],
+    [
+        ("deepseek-v2-lite", "Sparse", 11),
+        ("qwen3-30b-a3b", "Sparse", 10),
+        ("llama-3-8b", "Layer", 7),
+    ],
 )
 def test_a_layer(
     example: str, block: str, most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

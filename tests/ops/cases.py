@@ -30,6 +30,7 @@ from archsmith.compiler.ops.linear import Einsum, Embed
 from archsmith.compiler.ops.loss import LinearCrossEntropy
 from archsmith.compiler.ops.moe import SCORES, Route, Router
 from archsmith.compiler.ops.norm import AddRmsNorm, LayerNorm, RmsNorm
+from archsmith.compiler.ops.norm_linear import AddRmsNormLinear, RmsNormLinear
 from archsmith.compiler.ops.position import Rope, Rotations
 from archsmith.compiler.ops.quantized_attention import QuantizedAttend
 from archsmith.compiler.ops.quantized_experts import QuantizedExperts
@@ -112,6 +113,10 @@ CASES = (
     case(LayerNorm(1e-6), X),
     case(AddRmsNorm(1e-6), X, X, "float32[12~4]"),
     case(AddRmsNorm(1e-6), X, X),
+    case(RmsNormLinear(1e-6), X, "float32[3~2, 5~7, 12~4]"),
+    case(RmsNormLinear(1e-2, 1.0, "gelu"), X, "float32[2, 9~5, 12~4]", "float32[12~4]"),
+    case(AddRmsNormLinear(1e-6), X, X, "float32[9~5, 12~4]", "float32[12~4]", "float32[9~5]"),
+    case(AddRmsNormLinear(1e-6, activation="silu"), X, X, "float32[2, 9~5, 12~4]"),
     case(Einsum("btd,fd->btf"), X, "float32[9~5, 12~4]"),
     case(Einsum("btd,hkd->bthk"), X, "float32[3~2, 5~7, 12~4]"),
     case(Einsum("bthk,dhk->btd"), "float32[B, T, 3~2, 5~7]", "float32[12~4, 3~2, 5~7]"),
