@@ -6,14 +6,14 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
-from ..ir.dims import BATCH, CONTEXT, Dim, Which
+from ..ir.dims import Dim, Which
 from ..ir.graph import Graph, Node, Value
 from ..ir.types import TensorType
 from ..schedule.code import Code, call, name, tuple_of
 from ..schedule.kernel import Kernel
 from .branches import Served, branches
+from .contexts import Contexts
 from .layout import WIDTH, statement, words
 from .routers import told
 
@@ -51,12 +51,7 @@ class Writer:
     reserved: frozenset[str] = RESERVED
     condition: Callable[[tuple[str, ...]], str] = " or ".join
     """What holds in some of the phases alone, as a test."""
-    windows: Mapping[str, str] = field(default_factory=dict)
-    """Which cache an op reads that keeps a window of rows only, by the op's node."""
-    pages: frozenset[str] = frozenset()
-    """The ops that are handed contexts as they lie in pages, or hand them out, by their nodes."""
-    page: int | None = None
-    """How many slots these pages have."""
+    contexts: Contexts = field(default_factory=Contexts)
     routers: Mapping[str, str] = field(default_factory=dict)
     """What the choices of experts that are recorded are called, by the op's node."""
     block: str = ""
@@ -118,7 +113,8 @@ class Writer:
         op = node.op.at(self.which)
         codes = (o.code for o in operands)
         kernel = kernel or self.kernels(node)[0][1]
-        code = kernel.call(op, *codes, phases=phases or self.phases, **self._context(node))
+        given = self.contexts.given(node, self.phases)
+        code = kernel.call(op, *codes, phases=phases or self.phases, **given)
         if op.stateful and not op.keeps:
             code = code.handed_to("cache.append", op.written)
         return Folded(code, tuple(leaf for o in operands for leaf in o.leaves))
@@ -141,22 +137,6 @@ class Writer:
             self.lines += statement(f"{', '.join(targets)} = {code.text}", self.indent + 4)
         self._guarded = False
         self._trace(tuple(zip(targets, node.results, strict=True)), self.indent)
-
-    def _context(self, node: Node) -> dict[str, Any]:
-        """What a kernel is told of a context that is not all rows, one behind the other.
-
-        Of pages: that they are kept, or their table and how many slots of a row are read. Of a
-        window of rows: the positions that these have.
-        """
-        if node.name in self.pages and node.op is not None:
-            if node.op.stateful:
-                return {"as_pages": True} if node.op.keeps else {}
-            return {"table": name("cache.table"), "slots": name("cache.stop")}
-        cache = self.windows.get(node.name)
-        if cache is None or self.phases == ("train",):
-            return {}
-        held = name("cache").method("held", cache)
-        return {"held": held.unless(name("cache").is_none()) if "train" in self.phases else held}
 
     def _folds(self, node: Node) -> bool:
         """Whether a node has no line of its own: nobody named it, and one op reads it."""
@@ -209,9 +189,7 @@ class Writer:
         self._heading(node)
         self._consume(Folded(folded.code, self.graph.operands(node)))
         write, shape = folded.code.text, _shape(value.type, self.which)
-        if node.name in self.pages:
-            shape = f"pages, {self.page}{shape.removeprefix(f'{BATCH}, {CONTEXT}')}"
-        where = f"[{shape}]"
+        where = f"[{self.contexts.shape(node, shape)}]"
         target = self._bind(value)
         if "train" not in self.phases:
             self._append(f"{target} = {write}", where, ((target, value),))

@@ -22,6 +22,7 @@ from ..ops.quantized_rows import FLOAT8, QuantizeRows
 from ..schedule.code import Code, name
 from ..schedule.plan import Plan
 from .body import RESERVED, Writer
+from .contexts import Contexts
 from .layout import WIDTH, statement
 from .routers import recorded
 
@@ -199,9 +200,7 @@ class Frame:
             self.which,
             indent,
             reserved=RESERVED | functions | set(self.layer_arguments) - set(self.stream),
-            windows=read,
-            pages=self._lying(block, graph),
-            page=self.page,
+            contexts=Contexts(read, self._lying(block, graph), self.page),
             routers=recorded(graph) if "train" in phases else {},
             condition=self.condition,
             block=block.name,
