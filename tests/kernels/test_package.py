@@ -276,14 +276,17 @@ def test_a_gradient_of_a_gradient_is_an_error(built: Callable[[str], ModuleType]
 
 
 def test_operands_need_not_be_dense(built: Callable[[str], ModuleType]) -> None:
-    package = built("tiny-deepseek-v2")
-    kernels = sys.modules[f"{package.__name__}.kernels"]
-    width = package.Config.hidden_size
-    x, gain = torch.randn(3, width, 2).transpose(1, 2), torch.randn(2 * width)[::2]
+    kernels = sys.modules[f"{built('tiny-deepseek-v2').__name__}.kernels"]
+    shape = next(k for k in sys.modules[f"{kernels.__name__}.rms_norm_linear"].TILES if k[0] > 1)
+    gate_up, width = torch.randn(shape), shape[-1]
+    x, gain = torch.randn(9, width, 2).transpose(1, 2), torch.randn(2 * width)[::2]
     found = kernels.add_rms_norm.registered(x, x, gain, 1e-6)
     wanted = kernels.add_rms_norm.reference(x, x, gain, 1e-6)
     torch.testing.assert_close(found, wanted, rtol=CLOSE, atol=CLOSE)
     torch.library.opcheck(kernels.add_rms_norm.registered, (x, x, gain, 1e-6))
+    for row in (x[:1, :1], x):  # in one launch, and in several
+        given = row, row, gate_up, gain, 1e-6, 0.0, "silu"
+        torch.library.opcheck(kernels.add_rms_norm_linear.registered, given, test_utils=FAKED)
 
 
 def test_what_there_is_no_kernel_for_is_an_error(built: Callable[[str], ModuleType]) -> None:
