@@ -113,8 +113,8 @@ class Writer:
         op = node.op.at(self.which)
         codes = (o.code for o in operands)
         kernel = kernel or self.kernels(node)[0][1]
-        given = self.contexts.given(node, self.phases)
-        code = kernel.call(op, *codes, phases=phases or self.phases, **given)
+        phases = phases or self.phases
+        code = kernel.call(op, *codes, phases=phases, **self.contexts.given(node, kernel, phases))
         if op.stateful and not op.keeps:
             code = code.handed_to("cache.append", op.written)
         return Folded(code, tuple(leaf for o in operands for leaf in o.leaves))

@@ -1,14 +1,15 @@
-"""Contexts that are not all rows, one behind the other, and what is said of them where they are."""
+"""What a layer's cache has for the kernels of its ops, beside rows one behind the other."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..ir.dims import BATCH, CONTEXT
 from ..ir.graph import Node
 from ..schedule.code import name
+from ..schedule.kernel import Kernel
 
 
 @dataclass(frozen=True)
@@ -21,13 +22,20 @@ class Contexts:
     """The ops that are handed contexts as they lie in pages, or hand them out."""
     page: int | None = None
     """How many slots these pages have."""
+    counters: Callable[[Node, Kernel], int] = lambda node, kernel: 0
+    """How many counters the kernel of a node wants for a row."""
 
-    def given(self, node: Node, phases: tuple[str, ...]) -> dict[str, Any]:
-        """What the kernel of a node is told.
+    def given(self, node: Node, kernel: Kernel, phases: tuple[str, ...]) -> dict[str, Any]:
+        """What the kernel of a node is told in these phases.
 
         Of pages: that they are kept, or their table and how many slots of a row are read. Of a
-        window of rows: the positions that these have.
+        window of rows: the positions that these have. In decode alone, the counters that it wants.
         """
+        counts = phases == ("decode",) and self.counters(node, kernel) > 0
+        arrived = {"arrived": name("cache.arrived")} if counts else {}
+        return {**self._rows(node, phases), **arrived}
+
+    def _rows(self, node: Node, phases: tuple[str, ...]) -> dict[str, Any]:
         if node.name in self.pages and node.op is not None:
             if node.op.stateful:
                 return {"as_pages": True} if node.op.keeps else {}

@@ -20,6 +20,7 @@ from ..ops.attention import Cached
 from ..ops.elementwise import Widen
 from ..ops.quantized_rows import FLOAT8, QuantizeRows
 from ..schedule.code import Code, name
+from ..schedule.kernel import Kernel
 from ..schedule.plan import Plan
 from .body import RESERVED, Writer
 from .contexts import Contexts
@@ -71,6 +72,13 @@ class Frame:
         """How many slots a page has, where caches that are read whole lie in pages."""
         found = paged(self.plan.model)
         return None if found is None else found.at(self.which)
+
+    @cached_property
+    def counters(self) -> int:
+        """How many counters a cache has for each row: as many as any kernel wants of it."""
+        target = self.plan.target
+        decode = [c for c in self.plan.choices if c.phase == "decode"]
+        return max((c.kernel.counters(c.op, c.operands, target) for c in decode), default=0)
 
     def condition(self, phases: tuple[str, ...]) -> str:
         """What holds in these phases alone, in a function that all run."""
@@ -192,6 +200,10 @@ class Frame:
         def kernels(node: Node) -> Any:
             return self.plan.kernels(block.name, phases, node.name)
 
+        def counters(node: Node, kernel: Kernel) -> int:
+            types = tuple(value.type for value in graph.operands(node))
+            return kernel.counters(node.op, types, self.plan.target)
+
         return Writer(
             graph,
             kernels,
@@ -200,7 +212,7 @@ class Frame:
             self.which,
             indent,
             reserved=RESERVED | functions | set(self.layer_arguments) - set(self.stream),
-            contexts=Contexts(read, self._lying(block, graph), self.page),
+            contexts=Contexts(read, self._lying(block, graph), self.page, counters),
             routers=recorded(graph) if "train" in phases else {},
             condition=self.condition,
             block=block.name,

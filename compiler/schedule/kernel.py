@@ -130,6 +130,10 @@ class Kernel:
         """What its file has other kernels compute, for calls that it does not launch itself."""
         yield from ()
 
+    def counters(self, op: Any, operands: tuple[TensorType, ...], target: Target) -> int:
+        """How many counters it wants of a cache for each row, to tell which program is the last."""
+        return 0
+
     def tables(self, uses: tuple[Use, ...], target: Target) -> Mapping[str, Any]:
         """Constants of the emitted file, by name: numbers, strings, and dictionaries of them.
 
@@ -151,7 +155,8 @@ class Kernel:
     that the context's slots hold, or None where slot s holds position s. Where an op reads contexts
     as they lie in pages (`Op.pages`), they are [P, page, *row], and `table` is also given, int32
     [B, C], the page of each `page` slots of a row, and `slots`, how many S is. An op that keeps
-    rows is told `as_pages` where it is to hand out these pages. Of an op that is stateful
+    rows is told `as_pages` where it is to hand out these pages. In decode, a kernel with `counters`
+    is given `arrived`, int32, zeros that are zeros again behind it. Of an op that is stateful
     and does more than to keep rows, it is a function called with operands alone; emitted code has
     the cache call it, with the buffers that it writes and their slots before them.
     """

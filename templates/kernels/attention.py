@@ -105,6 +105,7 @@ def given(
     held: Code | None,
     table: Code | None = None,
     slots: Code | None = None,
+    arrived: Code | None = None,
 ) -> dict[str, Any]:
     """What a call says beside tensors, positions and a scale, by keyword, where it is there."""
     options = {
@@ -114,5 +115,6 @@ def given(
         "held": held,
         "table": table,
         "slots": slots,
+        "arrived": arrived,
     }
     return {key: value for key, value in options.items() if value is not None}

@@ -43,9 +43,9 @@ class TritonDecodeAttention(Kernel):
     def cost(
         self, op: Attend, operands: tuple[TensorType, ...], sizes: Call, target: Target
     ) -> Cost:
-        """Where rows are few, counters of those that have arrived are set to zero first."""
-        alone = sizes.batch * operands[1].row[0].size
-        return op.cost(sizes, *operands) + Cost(launches=1 if alone > target.processors else 2)
+        """Where rows are few, what splits found may be combined by a launch of its own."""
+        shared = sizes.batch * operands[1].row[0].size <= target.processors
+        return op.cost(sizes, *operands) + Cost(launches=2 if shared and _apart(target) else 1)
 
     def configs(
         self, op: Attend, operands: tuple[TensorType, ...], rows: int, target: Target
@@ -72,6 +72,11 @@ class TritonDecodeAttention(Kernel):
         many = rows > self.ladder[0] and (rows >= group or rows > self.ladder[-1])
         return Call(BATCH if many else 1, tokens, usual.context)
 
+    def counters(self, op: Attend, operands: tuple[TensorType, ...], target: Target) -> int:
+        """One for each tile of queries that share keys."""
+        queries = DECODED.size * Sizes.of(operands).group
+        return 0 if _apart(target) else operands[1].row[0].size * -(-queries // LEAST)
+
     def tables(self, uses: tuple[Use, ...], target: Target) -> Mapping[str, Any]:
         found = {}
         for use in sorted(uses, key=lambda use: use.op.page is not None):  # whose tiles fit others
@@ -90,8 +95,7 @@ class TritonDecodeAttention(Kernel):
             "caps": any(use.op.softcap is not None for use in uses),
             "sinks": any(len(use.operands) > 4 for use in uses),
             "read_once": any(_sizes(use.op, use.operands, target).in_key for use in uses),
-            # A barrier there does not wait for what a program's other waves store.
-            "apart": "mfma" in target.features,
+            "apart": _apart(target),
         }
 
     def call(
@@ -107,10 +111,17 @@ class TritonDecodeAttention(Kernel):
         held: Code | None = None,
         table: Code | None = None,
         slots: Code | None = None,
+        arrived: Code | None = None,
     ) -> Code:
         in_key = {"value_in_key": True} if op.value_in_key else {}
-        options = {**given(op, sinks, held, table, slots), **in_key}
+        options = {**given(op, sinks, held, table, slots, arrived), **in_key}
         return call("decode_attention", q, k, v, positions, op.scale, **options)
+
+
+def _apart(target: Target) -> bool:
+    """Whether what splits found is combined by a launch of its own: a barrier there does not wait
+    for what a program's other waves store."""
+    return "mfma" in target.features
 
 
 def _sizes(op: Attend, operands: tuple[TensorType, ...], target: Target) -> Sizes:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ...compiler.ir.cost import Cost, Sizes
+from ...compiler.ir.model import DECODED
 from ...compiler.ir.types import BYTES, TensorType
 from ...compiler.machine.target import Target
 from ...compiler.ops.quantized_attention import QuantizedAttend
@@ -48,9 +49,9 @@ class TritonQuantizedAttention(Kernel):
     def cost(
         self, op: QuantizedAttend, operands: tuple[TensorType, ...], sizes: Sizes, target: Target
     ) -> Cost:
-        """Where rows are few, counters of those that have arrived are set to zero first."""
-        alone = sizes.batch > target.processors
-        return op.cost(sizes, *operands) + Cost(launches=1 if alone else 2)
+        """Where rows are few, what splits found may be combined by a launch of its own."""
+        shared = sizes.batch <= target.processors
+        return op.cost(sizes, *operands) + Cost(launches=2 if shared and _apart(target) else 1)
 
     def configs(
         self, op: QuantizedAttend, operands: tuple[TensorType, ...], rows: int, target: Target
@@ -81,6 +82,13 @@ class TritonQuantizedAttention(Kernel):
     def key(self, op: QuantizedAttend, operands: tuple[TensorType, ...]) -> tuple[int, ...]:
         return _sizes(operands)
 
+    def counters(
+        self, op: QuantizedAttend, operands: tuple[TensorType, ...], target: Target
+    ) -> int:
+        """One for each tile of queries."""
+        queries = DECODED.size * _sizes(operands)[-1]
+        return 0 if _apart(target) else -(-queries // LEAST)
+
     def tables(self, uses: tuple[Use, ...], target: Target) -> Mapping[str, Any]:
         tiles = {_sizes(use.operands): use.tiles[-1][1].options() for use in uses}
         return {"TILES": {key: tiles[key] for key in sorted(tiles)}}
@@ -91,7 +99,7 @@ class TritonQuantizedAttention(Kernel):
             "programs": target.processors,
             "least": int(each),
             "decoded": "fp8" not in target.features,
-            "apart": "mfma" in target.features,  # as in decode_attention, whose part combines
+            "apart": _apart(target),
         }
 
     def call(
@@ -101,9 +109,16 @@ class TritonQuantizedAttention(Kernel):
         phases: tuple[str, ...],
         table: Code | None = None,
         slots: Code | None = None,
+        arrived: Code | None = None,
     ) -> Code:
-        pages = {} if table is None else {"table": table, "slots": slots}
-        return call("quantized_attention", *operands, op.scale, int(op.block), **pages)
+        options = {"table": table, "slots": slots, "arrived": arrived}
+        options = {key: value for key, value in options.items() if value is not None}
+        return call("quantized_attention", *operands, op.scale, int(op.block), **options)
+
+
+def _apart(target: Target) -> bool:
+    """Whether a launch of its own combines: as in decode_attention, whose part does so."""
+    return "mfma" in target.features
 
 
 def _sizes(operands: tuple[TensorType, ...]) -> tuple[int, int, int]:

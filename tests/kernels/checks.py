@@ -67,8 +67,8 @@ def interpreted(
     operands that are not simply random; `part_of` says of which wider rows one is a part, or of how
     many heads and which wider rows. `edit` breaks the emitted text on purpose; `tiles` are other
     candidates than the first, by rows; `given` is what the kernel is given in place of operands of
-    the op, or beside them. A write outside of a result is an AssertionError; what is
-    read outside of an operand is not a number.
+    the op, or beside them. A write outside of a result is an AssertionError, and so are counters
+    that are not zero again; what is read outside of an operand is not a number.
     """
     family = registry().kernels[kernel]()
     whole = [TensorType.parse(t if not t.startswith("[") else f"{dtype}{t}") for t in types]
@@ -84,11 +84,16 @@ def interpreted(
         key: value if isinstance(value, int) else guarded(_stored(operands.get(key), value, dtype))
         for key, value in (given or {}).items()
     }
+    counters = family.counters(op, tuple(whole), chip) * sizes.batch
     beside = {key: name(key) for key in others if key not in operands}
+    beside |= {"arrived": name("arrived")} if counters else {}
     code = family.call(op.at("size"), *map(name, names), phases=phases, **beside)
     with np.errstate(all="ignore"), Guards() as guards:
+        arrived = torch.zeros(counters, dtype=torch.int32)
+        others = {"arrived": arrived, **others}
         found = eval(code.text, {**vars(module), **functions, **operands, **others})
     guards.check()
+    assert not arrived.any(), "counters were written for good"
     wanted = op.at("size").reference(*(x.numpy() for x in exact))
     return as_arrays(found), as_arrays(wanted)
 

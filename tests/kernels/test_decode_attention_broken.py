@@ -48,8 +48,8 @@ COMMON = {
     "all tokens have the first one's query": ("token * q_token", "0 * token"),
     "a block is passed over": ("k_ptr += BLOCK_N * k_slot", "k_ptr += 2 * BLOCK_N * k_slot"),
     "a split's weight is left out": ("top + tl.log2(total), split", "top, split"),
-    "the last split is not awaited": ("== used - 1", "== used - 2"),
     "no split combines": ("== used - 1", "== used"),
+    "counters stay as they are": ("arrived_ptr + tile, 0)", "arrived_ptr + tile, used)"),
     "the last split is not counted": (
         "used = tl.cdiv(seen - first, each)",
         "used = (seen - first) // each",

@@ -36,7 +36,8 @@ def launches(
         }
         x = torch.zeros(batch, 1, width, dtype=torch.bfloat16)
         turns = [torch.zeros(batch, 1, pairs(layer), dtype=torch.float32) for _ in range(2)]
-    cache = sys.modules[f"{package.__name__}.cache"].LayerCache(buffers, slots, 64, False)
+        arrived = torch.zeros(1024, dtype=torch.int32)
+    cache = sys.modules[f"{package.__name__}.cache"].LayerCache(buffers, slots, 64, False, arrived)
     with torch.no_grad(), Count() as count:
         layer(x, x, slots, *turns, cache)
     return [op for op in count.ops for _ in range(each.get(op.split(".")[-2], 1))]
