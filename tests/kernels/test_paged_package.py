@@ -11,7 +11,11 @@ import pytest
 import torch
 from archsmith.compiler.driver import Compiler
 from archsmith.compiler.emit.package import Facts, emit
+from archsmith.compiler.errors import ArchsmithError
+from archsmith.compiler.ir.parse import parse_model
+from archsmith.compiler.ir.text import print_model
 from emit.test_golden import EXAMPLES, is_clean
+from kernels.checks import Edit
 from kernels.test_package import CLOSE, launching
 
 PAGE = 16
@@ -19,8 +23,11 @@ PAGED = f"O2,page-cache{{page={PAGE}}}"
 IN_FLOAT8 = f"{PAGED},quantize-kv after compress-kv,fuse-dequantize after absorb-attention"
 
 
-def built(folder: Path, example: str, pipeline: str, attention: str) -> ModuleType:
-    """The package of an example in float32, which decodes by this kernel of attention."""
+def built(
+    folder: Path, example: str, pipeline: str, attention: str, edit: Edit | None = None
+) -> ModuleType:
+    """The package of an example in float32, which decodes by this kernel of attention; `edit` is
+    done to its graph behind all passes."""
     compiler = Compiler.installed("h200", numeric=False)
     _, passes = compiler.passes(pipeline)
     page = folder / "page.yaml"
@@ -28,6 +35,8 @@ def built(folder: Path, example: str, pipeline: str, attention: str) -> ModuleTy
     page.write_text(text.replace("dtype: bfloat16", "dtype: float32"))
     model = compiler.build(compiler.load(page))
     model, _ = compiler.rewrite(model, passes, lambda before, after: {"perplexity": 0.0})
+    if edit is not None:
+        model = parse_model(edit(print_model(model)), compiler.registry.ops)
     plan = compiler.schedule(model)
     assert attention in {choice.kernel.name for choice in plan.choices}
     name = f"paged_{attention.partition('.')[2]}"
@@ -76,6 +85,24 @@ def test_decoding_by_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_a_latent_in_float8(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = built(tmp_path, "tiny-deepseek-v2", IN_FLOAT8, "triton.quantized_attention")
     tried(package, "quantized_attention", monkeypatch)
+    drawn = sys.modules[f"{package.__name__}.tests.on_gpu"]
+    attend = sys.modules[f"{package.__name__}.kernels.quantized_attend"].quantized_attend
+    table = drawn.draw_table(3, 40, PAGE)
+    numbers = drawn.draw_in_8_bits(3, 40, 32, dtype=torch.float8_e4m3fn)
+    rows = numbers, drawn.draw_scales(3, 40, 2), drawn.draw(3, 40, 12)
+    pages = (drawn.in_pages(x, table, PAGE) for x in rows)
+    q, positions = drawn.draw(3, 2, 4, 44), drawn.draw_positions(3, 2, 40)
+    found = attend(q, *pages, positions, 0.2, PAGE, table=table, slots=40)
+    assert torch.equal(found, attend(q, *rows, positions, 0.2, PAGE))
+
+
+def test_what_is_appended_to_pages_is_read_there(tmp_path: Path) -> None:
+    """A pass that comes last may not let one layer read rows where another reads pages."""
+    with pytest.raises(ArchsmithError, match="of block dense appends to pages, but what reads"):
+        built(
+            *(tmp_path, "tiny-deepseek-v2", PAGED, "triton.decode_attention"),
+            lambda text: text.replace(f", page={PAGE}~2", "", 1),
+        )
 
 
 def tried(package: ModuleType, kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
