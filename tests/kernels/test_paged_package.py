@@ -89,7 +89,7 @@ def test_a_latent_in_float8(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     tried(package, "quantized_attention", monkeypatch)
     drawn = sys.modules[f"{package.__name__}.tests.on_gpu"]
     attend = sys.modules[f"{package.__name__}.kernels.quantized_attend"].quantized_attend
-    table = drawn.draw_table(3, 40, PAGE)
+    table = drawn.draw_table(3, 40, PAGE, "cpu")
     numbers = drawn.draw_in_8_bits(3, 40, 32, dtype=torch.float8_e4m3fn)
     rows = numbers, drawn.draw_scales(3, 40, 2), drawn.draw(3, 40, 12)
     pages = (drawn.in_pages(x, table, PAGE) for x in rows)
