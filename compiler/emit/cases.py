@@ -29,12 +29,18 @@ def imports(plan: Plan) -> Source:
     functions = {kernel.functions[0] for kernel in plan.launched()}
     lines = statement(f"from ..kernels import {', '.join(sorted(functions))}", 0)
     stand_in = ["from .appended import Appended"] * appends(plan)
-    return Source((*lines, *stand_in))
+    tables = ["from .tables import draw_table, in_pages"] * reads_pages(plan)
+    return Source((*lines, *stand_in, *tables))
 
 
 def appends(plan: Plan) -> bool:
     """Whether any kernel writes rows where a cache keeps them."""
     return any(choice.op.stateful and not choice.op.keeps for choice in plan.choices)
+
+
+def reads_pages(plan: Plan) -> bool:
+    """Whether any Triton kernel reads contexts that lie in pages."""
+    return any(c.op.pages() is not None and c.kernel.triton for c in plan.choices)
 
 
 def _lines(plan: Plan, kernel: Kernel, use: Use) -> Iterator[str]:
@@ -64,7 +70,7 @@ def _lines(plan: Plan, kernel: Kernel, use: Use) -> Iterator[str]:
     calls = _calls(use, phases)
     yield from statement(f"for B, T, {context} in {calls.text}:", 8)
     if pages:
-        yield from statement(f"table = draw_table(B, S, {use.op.at('size').pages()})", 12)
+        yield from statement(f"table = draw_table(B, S, {use.op.at('size').pages()}, DEVICE)", 12)
     several = [key for key in names if key not in once]
     for key in several:
         yield from statement(f"{key} = {drawn[key].text}", 12)

@@ -15,7 +15,7 @@ from ..ir.types import BYTES
 from ..ops.quantized_rows import QuantizeRows
 from ..schedule.kernel import Config
 from ..schedule.plan import Plan
-from .cases import appends, cases, imports
+from .cases import appends, cases, imports, reads_pages
 from .environment import render
 from .kernels import kernel_files, operators_file
 from .layout import WIDTH
@@ -56,6 +56,7 @@ TEMPLATES = (
     "try_rings.py",
     "try_short.py",
     "try_steps.py",
+    "try_tables.py",
     "weights.py",
     "README.md",
 )
@@ -165,6 +166,8 @@ def emit(
         if values["appends"]:
             text = render(templates["try_appends.py"], values)
             files["tests/appended.py"] = header + text
+        if reads_pages(plan):
+            files["tests/tables.py"] = header + render(templates["try_tables.py"], values)
         files["tests/on_gpu.py"] = header + render(templates["try_on_gpu.py"], values | own)
         operators = operators_file(templates["operators.py"], files, BYTES[plan.model.dtype])
         files["kernels/operators.py"] = header + operators

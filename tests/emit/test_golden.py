@@ -27,7 +27,7 @@ CASES = [
     ("tiny-deepseek-v3", "O2"),  # the first is the one that shared files are taken from
     *(("tiny-deepseek-v2", p) for p in ("O0", "O2")),
     *((name, "O2") for name in ("tiny-mixtral", "tiny-qwen3-moe")),
-    *(("tiny-llama", p) for p in ("O0", "O2")),
+    *(("tiny-llama", p) for p in ("O0", "O2", "O2,page-cache")),
     ("tiny-mtp", "O2"),
 ]
 NO_EXAMPLES = {"tiny-mtp": Path(__file__).with_name("tiny-mtp.yaml")}

@@ -53,7 +53,7 @@ def compiled(
     found = use(kernel, op, types, chip)
     phase = kernel.phases[-1]
     usual = Sizes(1, 1, 4096) if phase == "decode" else Sizes(1, 4096, 4096)
-    values = {"module": SimpleNamespace(windowed=True)} if op.window else VALUES
+    values = {"module": SimpleNamespace(windowed=True, page=None)} if op.window else VALUES
     reference = registry.kernels["torch.attend"]()
     files = {
         "kernels/__init__.py": "",

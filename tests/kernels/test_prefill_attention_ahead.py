@@ -16,7 +16,7 @@ from kernels.recorded import Ahead
 from kernels.test_ahead import INSTRUCTIONS
 
 CALL = Sizes(1, 4096, 4096)
-VALUES = {"module": SimpleNamespace(windowed=True)}
+VALUES = {"module": SimpleNamespace(windowed=True, page=None)}
 # Heads, of how many groups, the widths of keys and values; then a window, a cap, and whether there
 # are sinks.
 MODELS: dict[str, tuple[int, int, int, int, int | None, float | None, bool]] = {

@@ -53,7 +53,7 @@ def ring(size: int, apart: bool, edit: Edit | None = None) -> tuple[Results, Res
     """What the kernel computes of rings of `size` slots, of which some were never written, and of
     the call's own rows behind them where these are `apart`; and what PyTorch does."""
     types = tuple(TensorType.parse(t if "[" not in t[:1] else f"float32{t}") for t in RING.types)
-    values = {"module": SimpleNamespace(windowed=True)}
+    values = {"module": SimpleNamespace(windowed=True, page=None)}
     kernel = registry().kernels[KERNEL]()
     module = emitted(kernel, {RING.op: types}, "h200", edit, values=values)
     given = RING.values("float32")

@@ -17,7 +17,7 @@ from package.tiny import EXAMPLES, Build, buffers, close, folder_of, fresh, prom
 from package.windowed import Kind
 from torch import Tensor
 
-PAGE, LENGTH, ROWS = 4, 26, 3
+PAGE, LENGTH, ROWS = 4, 36, 3
 PASSES = f"O2,page-cache{{page={PAGE}}}"
 RINGS = Kind(6, (("local",), ("whole",))).spec
 
@@ -37,14 +37,13 @@ class Pair(NamedTuple):
 def packages(
     request: pytest.FixtureRequest, package: Build, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[ModuleType, ModuleType]]:
-    """One package with rows and one with pages; that of a latent is proved."""
+    """One package with rows and one with pages."""
     root, name = tmp_path_factory.mktemp("pages"), f"paged_{request.param.replace('-', '_')}"
     spec = RINGS if request.param == "rings" else (EXAMPLES / f"{request.param}.yaml").read_text()
     (root / "page.yaml").write_text(spec)
     compiler = Compiler.installed(numeric=False)
     pipeline, passes = compiler.passes(PASSES)
-    proved = request.param == "tiny-deepseek-v2"
-    compiler.package(compiler.load(root / "page.yaml"), root / name, pipeline, passes, prove=proved)
+    compiler.package(compiler.load(root / "page.yaml"), root / name, pipeline, passes, prove=False)
     sys.path.insert(0, str(root))
     if request.param == "rings":
         rows = package("tiny-llama", lambda page: RINGS, "whole_and_ring")
@@ -68,7 +67,7 @@ def poison(cache: Any) -> None:
             if pages.shape[1] == PAGE:
                 pages[cache._free] = torch.nan
     for row, (pages, held) in enumerate(zip(cache._rows, cache._counts, strict=True)):
-        assert cache.table[row, : len(pages)].tolist() == pages
+        assert cache.table[row].tolist() == pages + [0] * (cache.table.shape[1] - len(pages))
         for layer in cache.buffers:
             for pool in layer.values():
                 if pool.shape[1] == PAGE and held % PAGE:
@@ -95,16 +94,17 @@ def test_pages_are_rows(pair: Pair) -> None:
     """Ragged and not, in calls of every kind, over the ends of pages, and behind cuts."""
     caches, tokens = pair.caches(), pair.tokens
     feed(pair, caches, tokens[:, :9], [9, 3, 4])
-    for t in range(9, 12):
+    feed(pair, caches, tokens[:, 9:18], None)  # as prefill does, behind a context
+    for t in range(18, 21):
         feed(pair, caches, tokens[:, t : t + 1], None)
     feed(pair, caches, tokens[:, :3], [1, 3, 2])  # as decoding does, with padding
     feed(pair, caches, tokens[:, :2], None)
     for cache in caches:
-        cache.truncate([13, 8, 7])
-    feed(pair, caches, tokens[:, :10], [10, 1, 7])  # as prefill does, behind a context
+        cache.truncate([22, 17, 16])
+    feed(pair, caches, tokens[:, :10], [10, 1, 7])  # and ragged
     feed(pair, caches, tokens[:, :1], None)
     held = caches[1].lengths.tolist()
-    assert caches[1].free_pages == ROWS * 7 - sum(-(-n // PAGE) for n in held)
+    assert caches[1].free_pages == ROWS * 9 - sum(-(-n // PAGE) for n in held)
 
 
 def test_a_row_begins_anew_while_others_go_on(pair: Pair) -> None:
@@ -129,8 +129,8 @@ def test_too_few_pages_change_nothing(pair: Pair) -> None:
     before = cache.table.clone(), [rows.clone() for rows in buffers(cache)]
     with pytest.raises(ValueError, match="rows need 1 more pages of 4 tokens, and 0 of 4 are free"):
         model.decode(tokens[:, 0], cache)
-    with pytest.raises(ValueError, match="row 0 holds 5 tokens and cannot take 22 more"):
-        model.extend(tokens[:, :22], cache)
+    with pytest.raises(ValueError, match="row 0 holds 5 tokens and cannot take 32 more"):
+        model.extend(tokens[:, :32], cache)
     assert cache.lengths.tolist() == [5, 4, 2]
     assert torch.equal(cache.table, before[0])
     assert all(map(torch.equal, buffers(cache), before[1]))
@@ -154,7 +154,7 @@ def test_what_it_holds(pair: Pair) -> None:
     assert full.free_pages == 0
 
 
-@pytest.mark.parametrize("packages", ["tiny-deepseek-v2"], indirect=True)
+@pytest.mark.parametrize("packages", ["rings"], indirect=True)
 def test_recorded_steps_are_the_same_operations(
     pair: Pair, packages: tuple[ModuleType, ModuleType]
 ) -> None:
