@@ -101,7 +101,8 @@ def calls(kernel: Kernel, use: Use, sizes: Sequence[Sizes], phases: tuple[str, .
     if use.op.written:
         kept = use.op.types(*use.operands)[-len(use.op.written) :]
         rows = [f"{cache}_rows" for cache in use.op.written]
-        code = code.given_first(*map(name, rows), name("slots"))
+        flat = (name(row).method("flatten", 0, 1) for row in rows)
+        code = code.given_first(*flat, name("slots"))
         given = {**given, **dict(zip(rows, kept, strict=True)), "slots": given["positions"]}
     found = []
     for size in sizes:

@@ -117,8 +117,8 @@ EXTEND = "return self._logits({% if not one %}*{% endif %}self._append(tokens, c
 MODULE = {
     "a cache written one slot off": (
         "step.py",
-        "buffer[self.rows, self.slots] = value",
-        "buffer[self.rows, self.slots - 1] = value",
+        "[self.slots] = value",
+        "[self.slots - 1] = value",
         "dense/k",
     ),
     "wrong positions when decoding": (

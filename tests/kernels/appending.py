@@ -31,8 +31,8 @@ def appended(
 ) -> tuple[Results, Results]:
     """What a kernel returns and leaves in caches of `length` slots, and what its op does.
 
-    As `checks.interpreted`; `slots` [B, T] are where the tokens go. The last slot takes padding and
-    is not compared. A write outside of a cache is an AssertionError.
+    As `checks.interpreted`; `slots` [B, T] are where the tokens of each row go. The last slot of a
+    row takes padding and is not compared. A write outside of a cache is an AssertionError.
     """
     family = registry().kernels[kernel]()
     whole = tuple(TensorType.parse(t if not t.startswith("[") else f"{dtype}{t}") for t in types)
@@ -40,6 +40,7 @@ def appended(
     refusal = family.refuses(op, whole, chip)
     assert refusal is None, refusal
     places = np.array(slots)
+    first = np.arange(len(places))[:, None] * length
     sizes = Sizes(*places.shape, length)
     names = op.operand_names()[: len(whole)]
     operands = drawn(
@@ -53,11 +54,12 @@ def appended(
     module = emitted(family, {op: whole}, chip, edit)
     functions = {n: f.launch for n, f in vars(module).items() if hasattr(f, "launch")}
     code = family.call(op.at("size"), *map(name, names), phases=("decode",))
-    code = code.given_first(*(name(f"cache_{i}") for i in range(len(rows))), name("slots"))
+    flat = (name(f"cache_{i}").method("flatten", 0, 1) for i in range(len(rows)))
+    code = code.given_first(*flat, name("slots"))
     with np.errstate(all="ignore"), Guards() as guards:
         caches = [torch.empty(x.shape, dtype=x.dtype).copy_(x) for x in rows]
         given = {f"cache_{i}": x for i, x in enumerate(caches)}
-        given |= {**operands, "slots": torch.from_numpy(places)}
+        given |= {**operands, "slots": torch.from_numpy(places + first)}
         made = eval(code.text, {**functions, **given})
     guards.check()
     before = [x.double().numpy() for x in rows]

@@ -95,7 +95,7 @@ BROKEN = {
         "(token * H) * K + 0 * head",
     ),
     "all tokens go to the first slot": ("tl.load(slots_ptr + token)", "0"),
-    "all rows share a cache": ("batch * length + tl", "tl"),
+    "all rows share a cache": ("slots_ptr + token", "slots_ptr + at"),
     "tokens are taken to be rows": ("token // tokens, ", "token, "),
     "all turn like the first": ("cos_ptr + token * P", "cos_ptr"),
     "keys have the gains of queries": ("y, k_weight_ptr,", "y, q_weight_ptr,"),

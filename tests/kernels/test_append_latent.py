@@ -78,7 +78,7 @@ BROKEN = {
     "a sign": ("b * cos + a * sin", "b * cos - a * sin"),
     "rows are not normed": ("tl.sum(x * x, 1, keep_dims=True) / L + EPS", "1.0"),
     "a gain has no offset": ("gain + OFFSET", "gain"),
-    "all rows share a cache": ("token // tokens * length + ", ""),
+    "all rows share a cache": ("slots_ptr + token", "slots_ptr + token % 2"),
     "all tokens go to one slot": ("tl.load(slots_ptr + token)", "0"),
     "keys turn like the first": ("sin_ptr + token * P,", "sin_ptr,"),
     "queries turn like the first": ("sin_ptr + row * P", "sin_ptr"),

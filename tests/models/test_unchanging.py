@@ -130,7 +130,7 @@ def test_every_step_is_the_same_operations_on_the_same_memory(package: ModuleTyp
     cache.truncate([6, 2, 5])
     generate = sys.modules[f"{package.__name__}.generate"]
     choose = generate.Choice(3, meta, 0.7, 0.9, [5, 7], None)
-    known = [token, choose.ended, choose._stop, cache.lengths, cache._rows, *buffers(cache)]
+    known = [token, choose.ended, choose._stop, cache.lengths, cache._first, *buffers(cache)]
     known += model.state_dict().values()
     traces = []
     for way in (type(model).decode, *[unchanging] * 3):  # past the end of a ring

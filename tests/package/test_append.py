@@ -43,9 +43,8 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
 def put(*given: torch.Tensor, scale: float = 1.0) -> torch.Tensor:
     """Stands in for a kernel: writes rows to two buffers, and returns something else."""
     *buffers, slots, q, k, v = given
-    batch = torch.arange(len(slots))[:, None]
     for buffer, rows in zip(buffers, (k, v), strict=True):
-        buffer[batch, slots] = rows
+        buffer[slots] = rows
     return q * scale
 
 
