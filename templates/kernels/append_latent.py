@@ -25,7 +25,7 @@ class TorchAppendLatent(Kernel):
     parts: ClassVar[tuple[str, ...]] = ("rows",)
     phases = ("prefill", "decode")
 
-    def cost(self, op: Any, operands: tuple[TensorType, ...], sizes: Sizes, target: Target) -> Cost:
+    def cost(self, op: Op, operands: tuple[TensorType, ...], sizes: Sizes, target: Target) -> Cost:
         """Step by step: queries are written, read and written again, what is turned in float32."""
         _, turned, _, latent, key, *_ = operands
         q, *_ = op.types(*operands)
@@ -71,7 +71,7 @@ class TritonAppendLatent(Kernel):
     def refuses(self, op: Any, operands: tuple[TensorType, ...], target: Target) -> str | None:
         return unable(operands, target) or too_wide(operands[3])
 
-    def cost(self, op: Any, operands: tuple[TensorType, ...], sizes: Sizes, target: Target) -> Cost:
+    def cost(self, op: Op, operands: tuple[TensorType, ...], sizes: Sizes, target: Target) -> Cost:
         return op.cost(sizes, *operands) + Cost(launches=1)
 
     def configs(
