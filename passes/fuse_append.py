@@ -133,7 +133,7 @@ def _quantized(rewriter: Rewriter, node: Node) -> None:
     options, operands = _absorbed(graph, q, latent, key, positions)
     first, second, third = map(_cache, caches)
     op = AppendQuantizedLatent(third, first, second, block=quantize.op.block, **options)
-    made = rewriter.add(op, *operands, name=("q", "kv_rest", "kv_numbers", "kv_scale"))
+    made = rewriter.add(op, *operands, name=("q", "rest", "numbers", "scale"))
     rewriter.replace((q, context[2], *context[:2]), made)
 
 
