@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from ..compiler.ir.graph import Graph, Node, Value
-from ..compiler.ops.append import AppendHeads, AppendLatent
+from ..compiler.ops.append import AppendHeads, AppendLatent, AppendQuantizedLatent
 from ..compiler.ops.attention import Attend, Cached
 from ..compiler.ops.linear import Einsum
 from ..compiler.ops.norm import RmsNorm
 from ..compiler.ops.position import Rope
+from ..compiler.ops.quantized_attention import QuantizedAttend
+from ..compiler.ops.quantized_rows import QuantizeRows
 from ..compiler.ops.shape import Concat, Split, Unflatten
 from ..compiler.rewrite.passes import StepwisePass
 from ..compiler.rewrite.rewriter import Rewriter
@@ -36,6 +39,9 @@ class FuseAppend(StepwisePass):
     %kv = cached(%row, %positions, cache="kv")
     ->
     %q, %kv = append_latent(%q_nope, %q_rope, %weight, %latent, %k_rope, %positions, ..., %gain)
+
+    Where the latent is kept in float8, `quantized_attend` reads what `append_quantized_latent`
+    keeps: keys, numbers and scales.
     """
 
     name = "fuse-append"
@@ -43,14 +49,14 @@ class FuseAppend(StepwisePass):
 
     def applications(self, rewriter: Rewriter) -> Iterator[None]:
         graph, target = rewriter.graph, rewriter.target
-        for node in [node for node in graph.nodes() if isinstance(node.op, Attend)]:
+        attends = Attend | QuantizedAttend
+        for node in [node for node in graph.nodes() if isinstance(node.op, attends)]:
             if target is not None and target.triton is None:
                 rewriter.refuse(node, f"{target.name} launches no kernel that would do all at once")
                 continue
             rewriter.beside(node.results[0])
             try:
-                fuse = _heads if isinstance(_key(graph, node).op, Cached) else _latent
-                fuse(rewriter, node)
+                _form(graph, node)(rewriter, node)
             except Unlike as why:
                 rewriter.refuse(node, str(why))
                 continue
@@ -74,8 +80,11 @@ class _Turned:
     partly: bool
 
 
-def _key(graph: Graph, node: Node) -> Node:
-    return graph.node(graph.operands(node)[1])
+def _form(graph: Graph, node: Node) -> Callable[[Rewriter, Node], None]:
+    """What fuses an attention to keys as these."""
+    if isinstance(node.op, QuantizedAttend):
+        return _quantized
+    return _heads if isinstance(graph.node(graph.operands(node)[1]).op, Cached) else _latent
 
 
 def _heads(rewriter: Rewriter, node: Node) -> None:
@@ -102,26 +111,53 @@ def _latent(rewriter: Rewriter, node: Node) -> None:
     if not isinstance(alone.op, Unflatten):
         raise Unlike(f"%{k.name} is no cache of keys, and no row that all heads share")
     cached = _cached(graph, graph.operands(alone)[0])
-    row = _halves(graph, graph.operands(cached)[0], "no latent beside a key")
+    latent, key = _halves(graph, graph.operands(cached)[0], "no latent beside a key")
+    options, operands = _absorbed(graph, q, latent, key, positions)
+    op = AppendLatent(_cache(cached), **options)
+    made = rewriter.add(op, *operands, name=("q", "kv"))
+    rewriter.replace((q, cached.results[0]), made)
+
+
+def _quantized(rewriter: Rewriter, node: Node) -> None:
+    """Fuse attention to a latent that is kept in float8."""
+    graph = rewriter.graph
+    q, *context, positions = graph.operands(node)
+    caches = [_cached(graph, value) for value in context]
+    numbers, scale, key = (graph.operands(cached)[0] for cached in caches)
+    quantize = graph.node(numbers)
+    if not isinstance(quantize.op, QuantizeRows) or quantize.results != (numbers, scale):
+        raise Unlike(f"%{numbers.name} and %{scale.name} are not one latent in float8")
+    _alone(graph, numbers)
+    _alone(graph, scale)
+    (latent,) = graph.operands(quantize)
+    options, operands = _absorbed(graph, q, latent, key, positions)
+    first, second, third = map(_cache, caches)
+    op = AppendQuantizedLatent(third, first, second, block=quantize.op.block, **options)
+    made = rewriter.add(op, *operands, name=("q", "rest", "numbers", "scale"))
+    rewriter.replace((q, context[2], *context[:2]), made)
+
+
+def _absorbed(
+    graph: Graph, q: Value, latent: Value, key: Value, positions: Value
+) -> tuple[dict[str, Any], tuple[Value, ...]]:
+    """The options and operands of what absorbs a query, norms a latent, and turns its key."""
     query = _halves(graph, q, "no query absorbed beside one that is turned")
-    product, norm = graph.node(query[0]), graph.node(row[0])
+    product, norm = graph.node(query[0]), graph.node(latent)
     if not isinstance(product.op, Einsum) or not ABSORBED.fullmatch(product.op.equation):
         raise Unlike(f"%{query[0].name} is no query times the weight of its head")
     if not isinstance(norm.op, RmsNorm):
-        raise Unlike(f"%{row[0].name} is not normed")
-    turned, key = (_turned(graph, part) for part in (query[1], row[1]))
-    if (turned.cos, turned.sin, turned.interleaved) != (key.cos, key.sin, key.interleaved):
-        raise Unlike(f"%{turned.x.name} and %{key.x.name} are turned in unlike ways")
-    if turned.norm is not None or turned.partly or key.partly:
-        raise Unlike(f"%{turned.x.name} or %{key.x.name} is normed too, or turned in part")
-    for value in (query[0], row[0]):
+        raise Unlike(f"%{latent.name} is not normed")
+    turned, other = (_turned(graph, part) for part in (query[1], key))
+    if (turned.cos, turned.sin, turned.interleaved) != (other.cos, other.sin, other.interleaved):
+        raise Unlike(f"%{turned.x.name} and %{other.x.name} are turned in unlike ways")
+    if turned.norm is not None or turned.partly or other.partly:
+        raise Unlike(f"%{turned.x.name} or %{other.x.name} is normed too, or turned in part")
+    for value in (query[0], latent):
         _alone(graph, value)
-    op = AppendLatent(_cache(cached), key.interleaved, **norm.op.attributes())
     q_nope, weight = graph.operands(product)
-    latent, *gain = graph.operands(norm)
-    operands = q_nope, turned.x, weight, latent, key.x, positions, key.cos, key.sin, *gain
-    made = rewriter.add(op, *operands, name=("q", "kv"))
-    rewriter.replace((q, cached.results[0]), made)
+    row, *gain = graph.operands(norm)
+    operands = q_nope, turned.x, weight, row, other.x, positions, other.cos, other.sin, *gain
+    return {"interleaved": other.interleaved, **norm.op.attributes()}, operands
 
 
 def _turned(graph: Graph, value: Value) -> _Turned:

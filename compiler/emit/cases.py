@@ -75,12 +75,11 @@ def _lines(plan: Plan, kernel: Kernel, use: Use) -> Iterator[str]:
     for key in several:
         yield from statement(f"{key} = {drawn[key].text}", 12)
     if written:
-        kept = use.op.types(*use.operands)[-len(written) :]
-        rows = {
-            key: tuple(axis.size for axis in type.row)
-            for key, type in zip(written, kept, strict=True)
-        }
-        made = call("Appended", name("positions"), name("S"), rows)
+        kept = dict(zip(written, use.op.types(*use.operands)[-len(written) :], strict=True))
+        rows = {key: tuple(axis.size for axis in t.row) for key, t in kept.items()}
+        unlike = {key: t.dtype for key, t in kept.items() if t.dtype != plan.model.dtype}
+        dtypes = {key: name(f"torch.{dtype}") for key, dtype in unlike.items()}
+        made = call("Appended", name("positions"), name("S"), rows, *[dtypes] * bool(dtypes))
         yield from statement(f"cache = {made.text}", 12)
     yield from statement(f"agree({function}, {arguments}", 12)
     gradient = plan.gradients.get(kernel.name)

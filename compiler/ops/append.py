@@ -9,11 +9,13 @@ import numpy as np
 from ..ir.cost import Cost, Sizes
 from ..ir.dims import Dim
 from ..ir.op import Array, Indices, Op, require
+from ..ir.quantized import BLOCK
 from ..ir.types import TensorType
 from .attention import Cached
 from .linear import Einsum
 from .norm import RmsNorm
 from .position import Rope
+from .quantized_rows import QuantizeRows
 
 
 @dataclass(frozen=True)
@@ -171,6 +173,88 @@ class AppendLatent(Op):
         row = np.concatenate((normed, turn(k_rope, cos, sin)), -1)
         found, rows = Cached("").reference(row, positions, rows)
         return q, found, rows
+
+
+@dataclass(frozen=True)
+class AppendQuantizedLatent(Op):
+    """`append_latent` whose latent is `quantize_rows`, and `cached` as that: in three caches.
+
+    Operands are those of `append_latent`; the results are queries [B, T, H, L + R], and of the
+    context the keys [B, S, R] as they are, numbers [B, S, L] in float8, and their scales
+    [B, S, L / block].
+    """
+
+    name = "append_quantized_latent"
+    token_local = False
+    stateful = True
+
+    rest: str
+    """The cache of the keys: before the others, since its dtype is the model's."""
+    numbers: str
+    scales: str
+    interleaved: bool
+    eps: float
+    offset: float = 0.0
+    block: Dim = BLOCK
+
+    @property
+    def written(self) -> tuple[str, ...]:
+        return self.rest, self.numbers, self.scales
+
+    def infer(
+        self,
+        q_nope: TensorType,
+        q_rope: TensorType,
+        weight: TensorType,
+        latent: TensorType,
+        k_rope: TensorType,
+        positions: TensorType,
+        cos: TensorType,
+        sin: TensorType,
+        gain: TensorType | None = None,
+    ) -> tuple[TensorType, ...]:
+        shared = q_nope, q_rope, weight, latent, k_rope, positions, cos, sin, gain
+        q, _ = self._wide.infer(*shared)
+        numbers, scales = QuantizeRows(self.block).infer(latent)
+        rows = (Cached("").infer(row, positions) for row in (k_rope, numbers, scales))
+        return q, *rows
+
+    def initial(self, operand: str) -> str:
+        return self._wide.initial(operand)
+
+    def cost(self, sizes: Sizes, *operands: TensorType) -> Cost:
+        """As `append_latent`, but that numbers and scales are written."""
+        latent = operands[3]
+        written = sum(map(sizes.bytes, QuantizeRows(self.block).infer(latent)))
+        return self._wide.cost(sizes, *operands) + Cost(bytes=written - sizes.bytes(latent))
+
+    def reference(
+        self,
+        q_nope: Array,
+        q_rope: Array,
+        weight: Array,
+        latent: Array,
+        k_rope: Array,
+        positions: Indices,
+        cos: Array,
+        sin: Array,
+        *rest: Array,
+    ) -> tuple[Array | None, ...]:
+        *gain, keys, numbers, scales = rest
+        shared = q_nope, q_rope, weight, latent, k_rope, positions, cos, sin, *gain
+        q, row, _ = self._wide.reference(*shared, None)
+        width = latent.shape[-1]
+        made = row[..., width:], *QuantizeRows(self.block).reference(row[..., :width])
+        kept = [
+            Cached("").reference(rows, positions, before)
+            for rows, before in zip(made, (keys, numbers, scales), strict=True)
+        ]
+        return q, *(context for context, _ in kept), *(after for _, after in kept)
+
+    @property
+    def _wide(self) -> AppendLatent:
+        """The same, but that the latent is kept as it is."""
+        return AppendLatent("", self.interleaved, self.eps, self.offset)
 
 
 def _pairs(width: Dim, cos: TensorType, sin: TensorType, positions: TensorType) -> Dim:

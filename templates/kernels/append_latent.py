@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from ...compiler.ir.cost import Cost, Sizes
+from ...compiler.ir.op import Op
 from ...compiler.ir.types import BYTES, TensorType
 from ...compiler.machine.target import Target
-from ...compiler.ops.append import AppendLatent
+from ...compiler.ops.append import AppendLatent, AppendQuantizedLatent
 from ...compiler.schedule.code import Code, call
 from ...compiler.schedule.kernel import Config, Kernel, Use
 from ...compiler.schedule.tiles import power_of_2, too_wide, unable
@@ -21,15 +22,13 @@ class TorchAppendLatent(Kernel):
     name = "torch.append_latent"
     implements = "append_latent"
     functions = ("append_latent",)
-    parts = ("rows",)
+    parts: ClassVar[tuple[str, ...]] = ("rows",)
     phases = ("prefill", "decode")
 
-    def cost(
-        self, op: AppendLatent, operands: tuple[TensorType, ...], sizes: Sizes, target: Target
-    ) -> Cost:
+    def cost(self, op: Op, operands: tuple[TensorType, ...], sizes: Sizes, target: Target) -> Cost:
         """Step by step: queries are written, read and written again, what is turned in float32."""
         _, turned, _, latent, key, *_ = operands
-        q, _ = op.infer(*operands)
+        q, *_ = op.types(*operands)
         steps = 2 * sizes.bytes(q) + 4 * sum(
             times * sizes.count(x) for times, x in ((12, turned), (12, key), (8, latent))
         )
@@ -37,7 +36,7 @@ class TorchAppendLatent(Kernel):
 
     def call(
         self,
-        op: AppendLatent,
+        op: AppendLatent | AppendQuantizedLatent,
         q_nope: Code,
         q_rope: Code,
         weight: Code,
@@ -51,9 +50,11 @@ class TorchAppendLatent(Kernel):
         phases: tuple[str, ...],
     ) -> Code:
         options: dict[str, Any] = {} if gain is None else {"gain": gain}
+        if isinstance(op, AppendQuantizedLatent):
+            options |= {"block": int(op.block)}
         options |= {"eps": op.eps, **({"offset": op.offset} if op.offset else {})}
         operands = q_nope, q_rope, weight, latent, k_rope, cos, sin
-        return call("append_latent", *operands, interleaved=op.interleaved, **options)
+        return call(self.functions[0], *operands, interleaved=op.interleaved, **options)
 
 
 class TritonAppendLatent(Kernel):
@@ -62,23 +63,19 @@ class TritonAppendLatent(Kernel):
     functions = ("append_latent",)
     triton = True
     reference = "torch.append_latent"
-    parts = ("rows",)
+    parts: ClassVar[tuple[str, ...]] = ("rows", "absorbed")
     phases = ("prefill", "decode")
     ladder = (16, 32)
     call = TorchAppendLatent.call
 
-    def refuses(
-        self, op: AppendLatent, operands: tuple[TensorType, ...], target: Target
-    ) -> str | None:
+    def refuses(self, op: Any, operands: tuple[TensorType, ...], target: Target) -> str | None:
         return unable(operands, target) or too_wide(operands[3])
 
-    def cost(
-        self, op: AppendLatent, operands: tuple[TensorType, ...], sizes: Sizes, target: Target
-    ) -> Cost:
+    def cost(self, op: Op, operands: tuple[TensorType, ...], sizes: Sizes, target: Target) -> Cost:
         return op.cost(sizes, *operands) + Cost(launches=1)
 
     def configs(
-        self, op: AppendLatent, operands: tuple[TensorType, ...], rows: int, target: Target
+        self, op: Any, operands: tuple[TensorType, ...], rows: int, target: Target
     ) -> Iterator[Config]:
         """Of few tokens, as many tiles of the heads' weights as there are processors, or more."""
         q_nope, q_rope, weight, *_ = operands
@@ -101,7 +98,7 @@ class TritonAppendLatent(Kernel):
             num_stages=2,
         )
 
-    def key(self, op: AppendLatent, operands: tuple[TensorType, ...]) -> tuple[int, ...]:
+    def key(self, op: Any, operands: tuple[TensorType, ...]) -> tuple[int, ...]:
         _, q_rope, weight, *_ = operands
         return tuple(axis.size for axis in (*weight.row, q_rope.row[1]))
 

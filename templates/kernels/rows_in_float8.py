@@ -21,6 +21,7 @@ class TritonQuantizeRows(Kernel):
     name = "triton.quantize_rows"
     implements = "quantize_rows"
     functions = ("rows_in_float8",)
+    parts = ("e4m3",)
     triton = True
     reference = "torch.quantize_rows"
     phases = ("prefill", "decode")

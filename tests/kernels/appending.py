@@ -49,7 +49,10 @@ def appended(
     draws = np.random.default_rng(1)
     contexts = op.types(*whole)[-len(op.written) :]
     shapes = [context.sizes("size", B=sizes.batch, S=length) for context in contexts]
-    rows = [torch.from_numpy(draws.standard_normal(s)).to(DTYPES[dtype]) for s in shapes]
+    rows = [
+        torch.from_numpy(draws.standard_normal(shape)).to(DTYPES[context.dtype])
+        for shape, context in zip(shapes, contexts, strict=True)
+    ]
     exact = [x.double() if x.is_floating_point() else x for x in operands.values()]
     module = emitted(family, {op: whole}, chip, edit)
     functions = {n: f.launch for n, f in vars(module).items() if hasattr(f, "launch")}

@@ -8,17 +8,18 @@ from archsmith.compiler.emit.kernels import kernel_file, operators_file
 from archsmith.compiler.ir.cost import Sizes
 from archsmith.compiler.ir.op import Op
 from archsmith.compiler.ir.types import TensorType
-from archsmith.compiler.ops.append import AppendHeads, AppendLatent
+from archsmith.compiler.ops.append import AppendHeads, AppendLatent, AppendQuantizedLatent
 from archsmith.compiler.ops.linear import Einsum
 from archsmith.compiler.plugins import Registry
 from archsmith.compiler.schedule.candidates import use
 from kernels.checks import VALUES
 from kernels.recorded import Ahead
 
-KERNELS = ("append_heads", "append_latent", "head_product")
+KERNELS = ("append_heads", "append_latent", "append_quantized_latent", "head_product")
 HEADS, NORMED = AppendHeads("k", "v", False), AppendHeads("k", "v", False, eps=1e-6)
 ABSORBED = Einsum("bthd,hkd->bthk")
 LATENT = AppendLatent("kv", False, 1e-6)
+IN_FLOAT8 = AppendQuantizedLatent("rest", "numbers", "scales", False, 1e-6)
 ROWS = Sizes(1, 1, 4096), Sizes(32, 1, 4096), Sizes(128, 1, 4096)
 
 
@@ -48,6 +49,8 @@ MODELS: dict[str, tuple[Op, list[str]]] = {
     "gemma-2-9b": (HEADS, heads(16, 8, 256, 128)),
     "deepseek-v2-lite": (LATENT, latent(16)),
     "deepseek-v3": (LATENT, latent(128)),
+    "deepseek-v2-lite in float8": (IN_FLOAT8, latent(16)),
+    "deepseek-v3 in float8": (IN_FLOAT8, latent(128)),
     **{f"{heads} heads": (ABSORBED, absorbed(heads)) for heads in (16, 128)},
 }
 

@@ -97,8 +97,7 @@ BROKEN = {
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of what is not a number
 @pytest.mark.parametrize("change", BROKEN.values(), ids=BROKEN)
 def test_what_is_broken_is_caught(change: tuple[str, str]) -> None:
-    def broken(text: str) -> str:
-        assert change[0] in text
+    def broken(text: str) -> str:  # of the kernel, or of its part
         return text.replace(*change)
 
     assert not holds(lambda edit: run(every(), 16, edit=edit), broken, 1e-6)

@@ -10,7 +10,7 @@ import numpy as np
 from archsmith.compiler.ir.dims import ONE, Dim
 from archsmith.compiler.ir.op import Op
 from archsmith.compiler.ir.types import TensorType
-from archsmith.compiler.ops.append import AppendHeads, AppendLatent
+from archsmith.compiler.ops.append import AppendHeads, AppendLatent, AppendQuantizedLatent
 from archsmith.compiler.ops.attention import Attend, Cached
 from archsmith.compiler.ops.elementwise import (
     ACTIVATIONS,
@@ -154,6 +154,10 @@ CASES = (
     ),
     case(AppendLatent("kv", True, 1e-6), *LATENT, "float32[9~5]"),
     case(AppendLatent("kv", False, 1e-6), *LATENT),
+    case(
+        AppendQuantizedLatent("r", "n", "s", True, 1e-2, 1.0, block=Dim(4, 3)),
+        *(*LATENT, "float32[9~5]"),
+    ),
     case(Attend(0.5), "float32[B, T, 6~4, 8~6]", *KEYS, "int64[B, T]"),
     case(
         Attend(0.5, window=Dim(3, 2), softcap=1.5),

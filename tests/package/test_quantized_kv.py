@@ -13,9 +13,11 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from archsmith.compiler.driver import Compiler
+from kernels.test_package import CLOSE, launching
 from package.tiny import EXAMPLES, Build, buffers, close, folder_of, fresh, prompt
 
 PASSES = "O2,quantize-kv after compress-kv,fuse-dequantize after absorb-attention"
+KERNELS = "append_quantized_latent", "quantized_attention", "rows_in_float8"
 LATENT, ROPE, LAYERS = 136, 12, 2  # two blocks, of which the last is a part
 
 
@@ -39,13 +41,14 @@ def built(package: Build, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     root = tmp_path_factory.mktemp("quantized")
     plain = package("tiny-deepseek-v2", larger, "larger_latent")
     plain.save(fresh(plain, torch.float32), root / "weights")
-    compiler = Compiler.installed(numeric=False)
+    compiler = Compiler.installed("h200", numeric=False)
     (root / "page.yaml").write_text(larger((EXAMPLES / "tiny-deepseek-v2.yaml").read_text()))
     pipeline, passes = compiler.passes(PASSES)
     spec = compiler.load(root / "page.yaml")
     report = compiler.package(spec, root / "latent8", pipeline, passes, weights=root / "weights")
     assert report.proof is not None
-    assert {o.name: o.applications for o in report.outcomes}["fuse-dequantize"] == LAYERS
+    applied = {o.name: o.applications for o in report.outcomes}
+    assert applied["fuse-dequantize"] == applied["fuse-append"] == LAYERS
     (loss,) = (o.loss for o in report.outcomes if o.name == "quantize-kv")
     sys.path.insert(0, str(root))
     importlib.invalidate_caches()
@@ -98,6 +101,52 @@ def test_all_ways_to_call_it_are_one(built: Built) -> None:
         close(rows[:, :9].double(), before[:, :9])
     with pytest.raises(ValueError, match="the cache's length is 12"):
         model.decode(tokens[:, 0], cache)
+
+
+def test_its_kernels_compute_the_same(built: Built, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of latents in float8, interpreted: a ragged prefill, then two tokens, and then one."""
+    model, tokens = fresh(built.package, torch.float32), prompt(built.package, 2, 12)
+
+    def answers() -> list[torch.Tensor]:
+        cache = model.new_cache(2, 12)
+        first = model.prefill(tokens[:, :9], cache, lengths=[9, 3])
+        found = [first, model.extend(tokens[:, 9:11], cache), model.decode(tokens[:, 11], cache)]
+        return found + [rows[:, :12].float() for rows in buffers(cache)]
+
+    wanted = answers()
+    module, calls = sys.modules["latent8.model"], list[str]()
+    for kernel in KERNELS:
+        monkeypatch.setattr(module, kernel, launching(getattr(module, kernel), calls))
+    for x, y in zip(answers(), wanted, strict=True):
+        torch.testing.assert_close(x, y, rtol=CLOSE, atol=CLOSE)
+    assert {*calls} == {*KERNELS}
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_the_tests_that_it_carries(
+    built: Built, kernel: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tests = importlib.import_module("latent8.tests.on_gpu")
+    monkeypatch.setattr(tests, "DEVICE", "cpu")
+    monkeypatch.setattr(tests, "CALLS", ((2, 3, 5),))
+    monkeypatch.setattr(tests, "DECODE", ((2, 2, 5),))
+    test = getattr(tests.TritonTest(f"test_{kernel}"), f"test_{kernel}")
+    calls: list[str] = []
+    call = launching(getattr(tests, kernel), calls)
+    monkeypatch.setattr(tests, kernel, call)
+    test()
+    assert calls
+
+    def wrong(*operands: Any, **options: Any) -> Any:
+        found = call(*operands, **options)
+        first = found[0] if isinstance(found, tuple) else found
+        if operands[0].dtype != torch.float64:
+            first.copy_(first.float() * 1.1)
+        return found
+
+    monkeypatch.setattr(tests, kernel, wrong)
+    with pytest.raises(AssertionError, match="they differ by"):
+        test()
 
 
 def test_a_model_in_another_dtype(built: Built) -> None:
