@@ -73,13 +73,6 @@ class Frame:
         found = paged(self.plan.model)
         return None if found is None else found.at(self.which)
 
-    @cached_property
-    def counters(self) -> int:
-        """How many counters a cache has for each row: as many as any kernel wants of it."""
-        target = self.plan.target
-        decode = [c for c in self.plan.choices if c.phase == "decode"]
-        return max((c.kernel.counters(c.op, c.operands, target) for c in decode), default=0)
-
     def condition(self, phases: tuple[str, ...]) -> str:
         """What holds in these phases alone, in a function that all run."""
         x = self.stream[0]

@@ -55,6 +55,13 @@ class Module(Frame):
         found = any("F." in line for source in sources for line in source.lines)
         return found or not self.fused_loss
 
+    @cached_property
+    def counters(self) -> int:
+        """How many counters a cache has for each row: as many as any kernel wants of it."""
+        target = self.plan.target
+        decode = [c for c in self.plan.choices if c.phase == "decode"]
+        return max((c.kernel.counters(c.op, c.operands, target) for c in decode), default=0)
+
     @property
     def routed(self) -> bool:
         """Whether any layer chooses experts for each token."""
