@@ -60,6 +60,7 @@ def interpreted(
     phases: tuple[str, ...] = ("prefill",),
     tiles: Mapping[int | None, Options] = MappingProxyType({}),
     given: Mapping[str, np.ndarray | int] | None = None,
+    counters: Sequence[str] = (),
 ) -> tuple[Results, Results]:
     """What a kernel computes, and what its op's reference does in float64 of the same operands.
 
@@ -67,8 +68,8 @@ def interpreted(
     operands that are not simply random; `part_of` says of which wider rows one is a part, or of how
     many heads and which wider rows. `edit` breaks the emitted text on purpose; `tiles` are other
     candidates than the first, by rows; `given` is what the kernel is given in place of operands of
-    the op, or beside them. A write outside of a result is an AssertionError; what is
-    read outside of an operand is not a number.
+    the op, or beside them; `counters` are zeros that it may write, and leaves as zeros. A write
+    outside of a result is an AssertionError; what is read outside of an operand is not a number.
     """
     family = registry().kernels[kernel]()
     whole = [TensorType.parse(t if not t.startswith("[") else f"{dtype}{t}") for t in types]
@@ -87,8 +88,10 @@ def interpreted(
     beside = {key: name(key) for key in others if key not in operands}
     code = family.call(op.at("size"), *map(name, names), phases=phases, **beside)
     with np.errstate(all="ignore"), Guards() as guards:
-        found = eval(code.text, {**vars(module), **functions, **operands, **others})
+        zeros = {k: torch.zeros(operands[k].shape, dtype=operands[k].dtype) for k in counters}
+        found = eval(code.text, {**vars(module), **functions, **operands, **others, **zeros})
     guards.check()
+    assert not any(x.any() for x in zeros.values()), "a counter was written and not set back"
     wanted = op.at("size").reference(*(x.numpy() for x in exact))
     return as_arrays(found), as_arrays(wanted)
 
