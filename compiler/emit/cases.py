@@ -115,7 +115,7 @@ def _drawn(plan: Plan, key: str, use: Use) -> Code:
         return call("draw_positions", name("B"), name("T"), name("S"))
     if key == "arrived":  # by which programs count, from zero
         shape = tuple_of(name("B"), name("T"))
-        return call("torch.zeros", shape, dtype=name("torch.int64"), device=name("DEVICE"))
+        return call("torch.full", shape, 0, device=name("DEVICE"))  # int64
     if type.dtype == "int64" and not type.row:  # which of the words
         words, shape = use.operands[1].row[0].size, tuple_of(name("B"), name("T"))
         return call("torch.randint", words, shape, device=name("DEVICE"))
