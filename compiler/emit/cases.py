@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from ..ir.dims import CONTEXT, Dim
 from ..ir.types import EIGHT_BITS
+from ..ops.moe import NormRouter
 from ..schedule.code import Code, call, name, tuple_of
 from ..schedule.kernel import Kernel, Use
 from ..schedule.plan import Plan
@@ -28,13 +29,19 @@ def imports(plan: Plan) -> Source:
     """Of the functions of the Triton kernels in use."""
     functions = {kernel.functions[0] for kernel in plan.launched()}
     lines = statement(f"from ..kernels import {', '.join(sorted(functions))}", 0)
-    stand_in = ["from .appended import Appended"] * appends(plan)
-    return Source((*lines, *stand_in))
+    stand_ins = ["from .appended import Appended"] * appends(plan)
+    stand_ins += ["from .routed import Routed"] * routes(plan)
+    return Source((*lines, *stand_ins))
 
 
 def appends(plan: Plan) -> bool:
     """Whether any kernel writes rows where a cache keeps them."""
     return any(choice.op.stateful and not choice.op.keeps for choice in plan.choices)
+
+
+def routes(plan: Plan) -> bool:
+    """Whether a kernel in Triton norms what it chooses experts by."""
+    return any(isinstance(c.op, NormRouter) and c.kernel.triton for c in plan.choices)
 
 
 def _lines(plan: Plan, kernel: Kernel, use: Use) -> Iterator[str]:
@@ -54,6 +61,8 @@ def _lines(plan: Plan, kernel: Kernel, use: Use) -> Iterator[str]:
     if written := use.op.written:
         code = code.handed_to("cache.append", written)
     function, _, arguments = code.text.partition("(")
+    if isinstance(use.op, NormRouter):
+        function = f"Routed({function})"
     drawn = {key: _in_pages(use, key, _drawn(plan, key, use)) for key in names}
     parts = use.op.beginnings()
     whole = {key: code for key, code in drawn.items() if key not in parts}

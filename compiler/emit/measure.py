@@ -163,7 +163,8 @@ def _operand(
     """How an operand is drawn: what it is, its shape, and what its numbers are below."""
     found = {"dtype": type.dtype, "shape": shape(op, type, sizes), "of": 0}
     if type.dtype == "int64":
-        kind = "choices" if type.row else "positions" if key == "positions" else "tokens"
+        named = {"positions": "positions", "arrived": "counters"}
+        kind = "choices" if type.row else named.get(key, "tokens")
         rows = [operand.row for operand in operands if operand.row]
         found["of"] = sizes.context if kind == "positions" else rows[-1][0].size
     elif type.shape == type.row:

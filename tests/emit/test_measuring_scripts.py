@@ -12,6 +12,9 @@ import pytest
 import torch
 from archsmith.compiler.emit.measure import SCRIPTS, timed
 from archsmith.compiler.ir.cost import Sizes
+from archsmith.compiler.ir.dims import Dim
+from archsmith.compiler.ir.types import TensorType
+from archsmith.compiler.ops.moe import NormRouter
 from archsmith.compiler.plugins import Registry
 from bench.cases import experts, in_float8
 
@@ -118,6 +121,17 @@ def test_each_operand_is_drawn_as_what_it_is(registry: Registry) -> None:
     assert call["operands"][1]["of"] == 64
     assert call["gradients"] == [2]
     assert call["attributes"]["block"] == 128
+
+
+def test_counters_are_drawn_as_zeros(registry: Registry) -> None:
+    """From another number, no program of a router would find that it is the last."""
+    kernel, op = registry.kernels["torch.norm_router"](), NormRouter("softmax", Dim.of(2), eps=1e-6)
+    texts = *["float32[B, T, 8]"] * 2, "float32[8]", "float32[4, 8]", "int64[B, T]"
+    types = tuple(map(TensorType.parse, texts))
+    call = timed("it", kernel, op, types, "decode", Sizes(2, 1, 9), [], [])
+    (counters,) = (operand for operand in call["operands"] if operand["kind"] == "counters")
+    found = script(registry, "operands.py").drawn(counters, "cpu")
+    assert found.equal(torch.zeros(2, 1, dtype=torch.int64))
 
 
 def test_choices_that_nearly_tie_are_few(registry: Registry) -> None:
