@@ -166,7 +166,8 @@ def _operand(
         named = {"positions": "positions", "arrived": "counters"}
         kind = "choices" if type.row else named.get(key, "tokens")
         rows = [operand.row for operand in operands if operand.row]
-        found["of"] = sizes.context if kind == "positions" else rows[-1][0].size
+        positions = kind == "positions" or not rows  # as what is made of positions alone is given
+        found["of"] = sizes.context if positions else rows[-1][0].size
     elif type.shape == type.row:
         kind = "scale" if key.endswith("_scale") else "weight"
     else:

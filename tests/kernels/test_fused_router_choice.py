@@ -157,3 +157,26 @@ def test_what_there_are_no_tiles_for(registry: Registry) -> None:
     found = module.fused_router.launch(x, weight, None, **rules)
     for one, other in zip(found, module.router(x, weight, **rules), strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 20])
+def test_what_norms_too_is_an_operator(registry: Registry, rows: int) -> None:
+    """It says what it writes, also where it is compiled, and leaves its counters as zeros."""
+    texts = *["float32[B, T, 40]"] * 2, "float32[40]", "float32[5, 40]", "int64[B, T]"
+    routing = NormRouter("softmax", Dim.of(2), eps=1e-6)
+    kernel = registry.kernels["triton.norm_router"]()
+    module = emitted(kernel, {routing: tuple(map(TensorType.parse, texts))}, "h200")
+    function, x = module.fused_norm_router.registered, torch.randn(rows, 1, 40)
+    counters = torch.zeros(rows, 1, dtype=torch.int64)
+    given = x, x, torch.randn(80)[::2], torch.randn(5, 40), counters, None, 1e-6, "softmax", 2
+    torch.library.opcheck(function, given, test_utils=("test_schema", "test_faketensor"))
+
+    def twice() -> tuple[torch.Tensor, ...]:
+        total, h, *_ = function(*given)
+        found: tuple[torch.Tensor, ...] = function(total, h, *given[2:])
+        return found
+
+    compiled = torch.compile(twice, fullgraph=True, backend="aot_eager")
+    for one, other in zip(compiled(), twice(), strict=True):
+        torch.testing.assert_close(one, other)
+    assert not counters.any()
