@@ -127,7 +127,8 @@ def benchmark(
         ways = [Variant(PYTORCH, "package", "reference")]
         ways += [Variant(KERNEL, "package", "kernel")] if choice.kernel.triton else []
         ways += [Variant(COMPILED, "package", "compiled")] if compile else []
-        calls.append(timed(str(i), choice.kernel, choice.op, choice.operands, phase, sizes, ways))
+        given = choice.kernel, choice.op, choice.operands
+        calls.append(timed(str(i), *given, phase, sizes, ways, plan.target))
     device = "cuda" if plan.target.triton else "cpu"
     results = measure(Job(device, plan.model.dtype, {"package": package.kernels}, calls))
     machine = next(results)

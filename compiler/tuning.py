@@ -166,6 +166,7 @@ def _job(package: Packaged, wanted: Sequence[Rung]) -> Job:
             phase,
             sizes,
             [Variant(str(i), f"v{i}", "kernel") for i in range(len(rung.found))],
+            plan.target,
         )
         for rung in wanted
         for phase, sizes in rung.calls

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ..compiler.ir.graph import Graph, Node, Value
 from ..compiler.ops.elementwise import Add, Widen
 from ..compiler.ops.linear import Einsum
-from ..compiler.ops.moe import Route
+from ..compiler.ops.moe import Route, Router
 from ..compiler.rewrite.passes import StepwisePass
 from ..compiler.rewrite.rewriter import Rewriter
 
@@ -20,7 +20,8 @@ class FuseRouting(StepwisePass):
     %logits = einsum(widen(%x), widen(%router))
     %index, %weight = route(%logits, %bias)        ->   %index, %weight = router(%x, %router, %bias)
 
-    The product is taken in float32 or wider before and after.
+    The product is taken in float32 or wider before and after. A bias of the logits is an operand
+    too, `bias_of="logits"`.
     """
 
     name = "fuse-routing"
@@ -34,27 +35,39 @@ class FuseRouting(StepwisePass):
                 rewriter.refuse(node, found)
                 continue
             rewriter.beside(node.results[0])
-            bias = rewriter.graph.operands(node)[1:]
-            names = ("index", "weight")
-            made = rewriter.op.router(*found, *bias, **node.op.attributes(), name=names)
+            op = Router(**node.op.attributes(), bias_of=found.bias_of)
+            made = rewriter.add(op, *found.operands, name=("index", "weight"))
             rewriter.replace(node.results, made)
             yield
 
 
-def _factors(graph: Graph, node: Node) -> tuple[Value, Value] | str:
-    """What the logits are a product of, before it is widened, or why they are none."""
-    logits = graph.operands(node)[0]
+@dataclass(frozen=True)
+class _Product:
+    """What logits are made of, or chosen by, before it is widened."""
+
+    operands: tuple[Value, ...]
+    bias_of: str = "choice"
+
+
+def _factors(graph: Graph, node: Node) -> _Product | str:
+    """What the logits of a choice are made of, or why they are no product."""
+    logits, *biases = graph.operands(node)
     if logits in graph.outputs or len(graph.users(logits)) > 1:
         return f"%{logits.name} is read elsewhere too"
-    product = graph.node(logits)
+    product, bias_of = graph.node(logits), "choice"
     if isinstance(product.op, Add):
-        return f"%{logits.name} is a sum: `router` adds no bias to the logits that it makes"
+        factor, bias = graph.operands(product)
+        if biases:
+            return f"%{logits.name} has a bias, and %{biases[0].name} is one of the choice"
+        if len(bias.type.shape) != 1 or len(graph.users(factor)) > 1:
+            return f"%{logits.name} is no product with a router's weight, and a bias"
+        product, biases, bias_of = graph.node(factor), [_narrow(graph, bias)], "logits"
     if not isinstance(product.op, Einsum) or not product.op.projects:
         return f"%{logits.name} is no product with a router's weight"
     x, weight = (_narrow(graph, value) for value in graph.operands(product))
     if len(weight.type.shape) != 2:
         return f"%{weight.name} is {weight.type}, not [experts, width]"
-    return x, weight
+    return _Product((x, weight, *biases), bias_of)
 
 
 def _narrow(graph: Graph, value: Value) -> Value:

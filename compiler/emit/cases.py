@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from ..ir.dims import CONTEXT, Dim
 from ..ir.types import EIGHT_BITS
+from ..ops.moe import NormRouter
 from ..schedule.code import Code, call, name, tuple_of
 from ..schedule.kernel import Kernel, Use
 from ..schedule.plan import Plan
@@ -28,9 +29,10 @@ def imports(plan: Plan) -> Source:
     """Of the functions of the Triton kernels in use."""
     functions = {kernel.functions[0] for kernel in plan.launched()}
     lines = statement(f"from ..kernels import {', '.join(sorted(functions))}", 0)
-    stand_in = ["from .appended import Appended"] * appends(plan)
-    tables = ["from .tables import draw_table, in_pages"] * reads_pages(plan)
-    return Source((*lines, *stand_in, *tables))
+    stand_ins = ["from .appended import Appended"] * appends(plan)
+    stand_ins += ["from .routed import Routed"] * routes(plan)
+    stand_ins += ["from .tables import draw_table, in_pages"] * reads_pages(plan)
+    return Source((*lines, *stand_ins))
 
 
 def appends(plan: Plan) -> bool:
@@ -41,6 +43,11 @@ def appends(plan: Plan) -> bool:
 def reads_pages(plan: Plan) -> bool:
     """Whether any Triton kernel reads contexts that lie in pages."""
     return any(c.op.pages() is not None and c.kernel.triton for c in plan.choices)
+
+
+def routes(plan: Plan) -> bool:
+    """Whether a kernel in Triton norms what it chooses experts by."""
+    return any(isinstance(c.op, NormRouter) and c.kernel.triton for c in plan.choices)
 
 
 def _lines(plan: Plan, kernel: Kernel, use: Use) -> Iterator[str]:
@@ -60,6 +67,8 @@ def _lines(plan: Plan, kernel: Kernel, use: Use) -> Iterator[str]:
     if written := use.op.written:
         code = code.handed_to("cache.append", written)
     function, _, arguments = code.text.partition("(")
+    if isinstance(use.op, NormRouter):
+        function = f"Routed({function})"
     drawn = {key: _in_pages(use, key, _drawn(plan, key, use)) for key in names}
     parts = use.op.beginnings()
     whole = {key: code for key, code in drawn.items() if key not in parts}

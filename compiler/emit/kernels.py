@@ -20,7 +20,7 @@ def kernel_files(
     plan: Plan, values: Mapping[str, Any], only: Collection[str] | None = None
 ) -> dict[str, str]:
     """Each file of kernels by its path; where several kernels share one, that in Triton writes it,
-    for its gradients too.
+    for its gradients too, and several in Triton are one text.
 
     `values` are what all templates are given; `only` are the stems of files that are wanted.
     """

@@ -122,13 +122,16 @@ def timed(
     phase: str,
     sizes: Sizes,
     variants: Sequence[Variant],
+    target: Target,
     gradients: Collection[str] = (),
 ) -> dict[str, Any]:
     """A call of a kernel, as the child makes it: with the gradients of these operands, if any."""
     names = op.named(len(operands))
     with blamed(kernel):
+        counters = kernel.counters(op, operands, target) if phase == "decode" else 0
         pages = in_pages(op, sizes.context)
-        code = kernel.call(op.at("size"), *map(name, names), phases=(phase,), **pages)
+        arrived = {"arrived": name("arrived")} if counters else {}
+        code = kernel.call(op.at("size"), *map(name, names), phases=(phase,), **pages, **arrived)
     attributes = op.at("size").attributes().items()
     return {
         "key": key,
@@ -145,7 +148,8 @@ def timed(
             }
             for key, type in zip(names, operands, strict=True)
         ]
-        + ([_table(op, sizes)] if pages else []),
+        + ([_table(op, sizes)] if pages else [])
+        + ([_counters(counters * sizes.batch)] if counters else []),
         "variants": [vars(variant) for variant in variants],
         "gradients": [i for i, key in enumerate(names) if key in gradients],
     }
@@ -157,6 +161,11 @@ def _table(op: Op, sizes: Sizes) -> dict[str, Any]:
     return {"name": "table", "dtype": "int32", "shape": shape, "of": 0, "kind": "table"}
 
 
+def _counters(count: int) -> dict[str, Any]:
+    """What the programs of a kernel count by, from zero."""
+    return {"name": "arrived", "dtype": "int32", "shape": (count,), "of": 0, "kind": "counters"}
+
+
 def _operand(
     op: Op, key: str, type: TensorType, operands: tuple[TensorType, ...], sizes: Sizes
 ) -> dict[str, Any]:
@@ -165,7 +174,8 @@ def _operand(
     if type.dtype == "int64":
         kind = "choices" if type.row else "positions" if key == "positions" else "tokens"
         rows = [operand.row for operand in operands if operand.row]
-        found["of"] = sizes.context if kind == "positions" else rows[-1][0].size
+        positions = kind == "positions" or not rows  # as what is made of positions alone is given
+        found["of"] = sizes.context if positions else rows[-1][0].size
     elif type.shape == type.row:
         kind = "scale" if key.endswith("_scale") else "weight"
     else:

@@ -68,6 +68,12 @@ class Module(Frame):
         return any(layer.routers for layer in self.layers)
 
     @property
+    def shifted(self) -> bool:
+        """Whether what makes a router's logits has a bias, which is to be recorded."""
+        told = (each for layer in self.layers for each in layer.routers)
+        return any("logit_bias=" in line for each in told for line in each.given.lines)
+
+    @property
     def draft_uses_functional(self) -> bool:
         return any("F." in line for source in self._draft_bodies for line in source.lines)
 

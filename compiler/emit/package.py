@@ -15,7 +15,7 @@ from ..ir.types import BYTES
 from ..ops.quantized_rows import QuantizeRows
 from ..schedule.kernel import Config
 from ..schedule.plan import Plan
-from .cases import appends, cases, imports, reads_pages
+from .cases import appends, cases, imports, reads_pages, routes
 from .environment import render
 from .kernels import kernel_files, operators_file
 from .layout import WIDTH
@@ -50,6 +50,7 @@ TEMPLATES = (
     "test_drafts.py",
     "test_package.py",
     "try_appends.py",
+    "try_routers.py",
     "try_kernels.py",
     "try_on_gpu.py",
     "try_pages.py",
@@ -163,6 +164,9 @@ def emit(
                 for c in plan.choices
             ),
         }
+        if values["routes"]:
+            text = render(templates["try_routers.py"], values)
+            files["tests/routed.py"] = header + text
         if values["appends"]:
             text = render(templates["try_appends.py"], values)
             files["tests/appended.py"] = header + text
@@ -243,6 +247,7 @@ def _values(module: Module, facts: Facts) -> dict[str, Any]:
         "kernels": [(Name(stem), [Name(f) for f in names]) for stem, names in functions],
         "stems": [kernel.stem() for kernel in plan.emitted()],
         "appends": appends(plan),
+        "routes": routes(plan),
         "triton_used": any(kernel.triton for kernel in plan.used()),
         "tensors": Tensors(module, which, facts.copies, facts.repeated),
     }

@@ -73,7 +73,9 @@ def _keyword(key: str, fact: object) -> list[str]:
 def _looked_up(graph: Graph, node: Node) -> dict[str, str] | None:
     """The parameters among what chooses experts, or None where one of them is no parameter."""
     _, *others = graph.operands(node)
-    names = ("weight", "bias") if isinstance(node.op, Router) else ("bias",)
+    names: tuple[str, ...] = ("bias",)
+    if isinstance(node.op, Router):
+        names = "weight", "logit_bias" if node.op.bias_of == "logits" else "bias"
     if any(value not in graph.params for value in others):
         return None
     return {name: value.name for name, value in zip(names, others, strict=False)}

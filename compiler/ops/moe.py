@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
@@ -13,6 +13,7 @@ from ..ir.dims import ONE, ZERO, Dim
 from ..ir.op import Array, Indices, Op, require
 from ..ir.types import TensorType
 from .elementwise import sigmoid
+from .norm import AddRmsNorm
 
 
 def _softmax(x: Array) -> Array:
@@ -123,10 +124,19 @@ class Route(Routing):
 
 @dataclass(frozen=True)
 class Router(Routing):
-    """`route` from x [B, T, D] and the router's weight [E, D], whose product it takes widened."""
+    """`route` from x [B, T, D] and the router's weight [E, D], whose product it takes widened.
+
+    A bias [E] is added for the choice alone, as that of `route`, or to the logits.
+    """
 
     name = "router"
-    multiplied = ("weight",)
+    multiplied: ClassVar[tuple[str, ...]] = ("weight",)
+
+    bias_of: str = "choice"
+    """What a bias is added to: "choice" or "logits"."""
+
+    def trained(self, operand: str) -> bool:
+        return super().trained(operand) or self.bias_of == "logits"
 
     def infer(
         self, x: TensorType, weight: TensorType, bias: TensorType | None = None
@@ -134,20 +144,66 @@ class Router(Routing):
         fits = len(weight.row) == 2 and weight.row[1:] == x.shape[-1:]
         fits = fits and weight.wide.dtype == x.wide.dtype
         require(fits, f"the router {weight} does not fit {x}")
+        require(self.bias_of in ("choice", "logits"), f"a bias of {self.bias_of} is none")
         return self.chosen(x.wide.last(weight.row[0]), bias)
 
     def cost(self, sizes: Sizes, *operands: TensorType) -> Cost:
-        x, weight, *_ = operands
-        product = Cost(flops=2 * sizes.count(x) * weight.row[0].size)
+        product = Cost(flops=2 * sizes.count(operands[0]) * self.experts(*operands).size)
         return super().cost(sizes, *operands) + product
 
     def reference(
         self, x: Array, weight: Array, bias: Array | None = None
     ) -> tuple[Indices, Array]:
-        return self.choose(x @ weight.T, bias)
+        logits = x @ weight.T
+        if bias is not None and self.bias_of == "logits":
+            logits, bias = logits + bias, None
+        return self.choose(logits, bias)
 
     def experts(self, x: TensorType, weight: TensorType, *_: TensorType) -> Dim:
         return weight.row[0]
+
+
+@dataclass(frozen=True)
+class NormRouter(Router):
+    """`add_rms_norm`, and the `router` of what is normed: the sum, that, an index and weights."""
+
+    name = "norm_router"
+    multiplied = ()
+
+    eps: float = field(kw_only=True)
+    offset: float = field(default=0.0, kw_only=True)
+
+    def initial(self, operand: str) -> str:
+        return self._norm.initial(operand) if operand == "gain" else super().initial(operand)
+
+    def infer(  # type: ignore[override]
+        self,
+        x: TensorType,
+        residual: TensorType,
+        gain: TensorType,
+        weight: TensorType,
+        bias: TensorType | None = None,
+    ) -> tuple[TensorType, ...]:
+        total, normed = self._norm.infer(x, residual, gain)
+        return total, normed, *super().infer(normed, weight, bias)
+
+    def reference(  # type: ignore[override]
+        self,
+        x: Array,
+        residual: Array,
+        gain: Array,
+        weight: Array,
+        bias: Array | None = None,
+    ) -> tuple[Array, Array, Indices, Array]:
+        total, normed = self._norm.reference(x, residual, gain)
+        return total, normed, *super().reference(normed, weight, bias)
+
+    def experts(self, *operands: TensorType) -> Dim:
+        return operands[3].row[0]
+
+    @property
+    def _norm(self) -> AddRmsNorm:
+        return AddRmsNorm(self.eps, self.offset)
 
 
 def _beside(x: Array, further: Array) -> Array:

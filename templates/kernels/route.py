@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from ...compiler.ir.cost import Cost, Sizes
@@ -9,7 +10,7 @@ from ...compiler.ir.types import TensorType
 from ...compiler.machine.target import Target
 from ...compiler.ops.moe import Route, Router, Routing
 from ...compiler.schedule.code import Code, call
-from ...compiler.schedule.kernel import Kernel
+from ...compiler.schedule.kernel import Kernel, Use
 
 
 class TorchRoute(Kernel):
@@ -28,6 +29,9 @@ class TorchRoute(Kernel):
         operands = [logits] if bias is None else [logits, bias]
         return call("route", *operands, **rules(op))
 
+    def values(self, uses: tuple[Use, ...], target: Target) -> Mapping[str, Any]:
+        return {"shifted": shifted(uses)}
+
 
 class TorchRouter(Kernel):
     name = "torch.router"
@@ -39,9 +43,10 @@ class TorchRouter(Kernel):
     ) -> Cost:
         """What is widened, and the logits, are written and read once more."""
         x, weight, *bias = operands
-        widened = [operand.wide for operand in (x, weight) if operand != operand.wide]
+        factors = operands if op.bias_of == "logits" else (x, weight)
+        widened = [operand.wide for operand in factors if operand != operand.wide]
         between = [*widened, x.wide.last(weight.row[0])]
-        launches = len(widened) + 1 + _steps(op, bool(bias))
+        launches = len(widened) + 1 + _steps(op, bool(bias) and op.bias_of == "choice")
         moved = 2 * sum(map(sizes.bytes, between))
         return op.cost(sizes, *operands) + Cost(bytes=moved, launches=launches)
 
@@ -56,6 +61,14 @@ class TorchRouter(Kernel):
     ) -> Code:
         operands = [x, weight] if bias is None else [x, weight, bias]
         return call("router", *operands, **rules(op))
+
+    def values(self, uses: tuple[Use, ...], target: Target) -> Mapping[str, Any]:
+        return {"shifted": shifted(uses)}
+
+
+def shifted(uses: tuple[Use, ...]) -> bool:
+    """Whether logits have a bias anywhere."""
+    return any(isinstance(use.op, Router) and use.op.bias_of == "logits" for use in uses)
 
 
 def _steps(op: Routing, bias: bool) -> int:
@@ -80,4 +93,5 @@ def rules(op: Routing) -> dict[str, Any]:
         "normalize": op.normalize,
         **({} if op.scale == 1.0 else {"scale": op.scale}),
         **({"always": int(op.always), **weight} if int(op.always) else {}),
+        **({"bias_of": op.bias_of} if isinstance(op, Router) and op.bias_of != "choice" else {}),
     }

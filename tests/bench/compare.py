@@ -208,7 +208,8 @@ def _case(
         ways += [Variant(COMPILED, "ours", "compiled")] if case.compiled else []
         ways += [Variant(p.name, f"peers.{p.stem}", "peer") for p in asked if p.name not in absent]
         key = f"{sizes.batch} x {sizes.tokens}"
-        call = timed(key, choice.kernel, case.op, case.operands, phase, sizes, ways, case.gradients)
+        given = choice.kernel, case.op, case.operands
+        call = timed(key, *given, phase, sizes, ways, plan.target, case.gradients)
         for operand in call["operands"]:
             if case.cold and operand["kind"] == "rows":
                 operand["kind"] = "context"  # as what is drawn anew until no cache keeps it

@@ -12,6 +12,9 @@ import pytest
 import torch
 from archsmith.compiler.emit.measure import SCRIPTS, timed
 from archsmith.compiler.ir.cost import Sizes
+from archsmith.compiler.ir.dims import Dim
+from archsmith.compiler.ir.types import TensorType
+from archsmith.compiler.ops.moe import NormRouter
 from archsmith.compiler.plugins import Registry
 from bench.cases import experts, in_float8
 
@@ -112,12 +115,29 @@ def test_weights_in_8_bits_are_drawn_with_scales(registry: Registry, dtype: str)
 
 def test_each_operand_is_drawn_as_what_it_is(registry: Registry) -> None:
     case, kernel = in_float8(experts("v2-lite")), registry.kernels["torch.quantized_experts"]()
-    call = timed("it", kernel, case.op, case.operands, "decode", Sizes(1, 1, 1), [], ["weight"])
+    chip = registry.targets["cpu"]
+    given = "it", kernel, case.op, case.operands, "decode", Sizes(1, 1, 1), []
+    call = timed(*given, chip, ["weight"])
     kinds = [operand["kind"] for operand in call["operands"]]
     assert kinds == ["rows", "choices", "rows", "weight", "weight", "scale", "scale"]
     assert call["operands"][1]["of"] == 64
     assert call["gradients"] == [2]
     assert call["attributes"]["block"] == 128
+
+
+def test_counters_are_drawn_as_zeros(registry: Registry) -> None:
+    """From another number, no program of a router would find that it is the last."""
+    kernel, op = (
+        registry.kernels["triton.norm_router"](),
+        NormRouter("softmax", Dim.of(2), eps=1e-6),
+    )
+    texts = *["float32[B, T, 8]"] * 2, "float32[8]", "float32[4, 8]"
+    types = tuple(map(TensorType.parse, texts))
+    call = timed("it", kernel, op, types, "decode", Sizes(2, 1, 9), [], registry.targets["h200"])
+    (counters,) = (operand for operand in call["operands"] if operand["kind"] == "counters")
+    found = script(registry, "operands.py").drawn(counters, "cpu")
+    assert found.equal(torch.zeros(2, dtype=torch.int32))
+    assert "arrived=arrived" in call["expression"]
 
 
 def test_choices_that_nearly_tie_are_few(registry: Registry) -> None:

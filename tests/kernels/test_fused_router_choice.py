@@ -9,7 +9,7 @@ import torch
 from archsmith.compiler.ir.cost import Sizes
 from archsmith.compiler.ir.dims import Dim
 from archsmith.compiler.ir.types import TensorType
-from archsmith.compiler.ops.moe import Router
+from archsmith.compiler.ops.moe import NormRouter, Router
 from archsmith.compiler.plugins import Registry
 from kernels.checks import emitted
 
@@ -49,6 +49,13 @@ def test_tiles(registry: Registry, model: tuple[int, int, int, int, str], chip: 
         config = next(iter(kernel.configs(routing, operands, rows, target)))
         tile = config.constants
         assert tile["BLOCK"] % tile["SLOTS"] == 0
+        if "M" in tile:  # few rows
+            assert rows <= tile["M"]
+            assert tile["M"] in (1, 16)
+            assert (tile["SPLITS"] - 1) * tile["BLOCK_K"] < width  # a split without columns idles
+            assert tile["BLOCK_N"] * tile["BLOCK_K"] <= 32 * 32 * config.num_warps
+            assert tile["CHOSEN"] * tile["BLOCK"] <= 32 * 32 * config.num_warps
+            continue
         assert tile["BLOCK"] // tile["SLOTS"] >= groups
         assert tile["SLOTS"] * groups >= experts
         assert width % (tile["SPLITS"] * tile["BLOCK_K"]) in (0, width % tile["BLOCK_K"])
@@ -76,7 +83,7 @@ def test_what_it_takes(registry: Registry) -> None:
     """One launch where programs have rows enough; else sums go through memory, to a second."""
     kernel, h200 = registry.kernels[OURS](), registry.targets["h200"]
     for (experts, width, wide), rows, launches in (
-        ((8, 4096, "bfloat16"), 1, 1),
+        ((8, 4096, "bfloat16"), 1, 2),
         ((8, 4096, "bfloat16"), 16, 2),
         ((8, 4096, "bfloat16"), 4096, 1),
         ((128, 2048, "bfloat16"), 4096, 1),
@@ -85,11 +92,38 @@ def test_what_it_takes(registry: Registry) -> None:
     ):
         operands, sizes = types(experts, width, wide=wide), Sizes(1, rows, rows)
         cost, own = kernel.cost(op(2), operands, sizes, h200), op(2).cost(sizes, *operands)
-        assert cost.flops == (3 if wide == "float32" else 1) * own.flops
+        assert cost.flops == (3 if wide == "float32" and rows > 1 else 1) * own.flops
         assert cost.launches == launches
         parts, rest = divmod(cost.bytes - own.bytes, 2 * rows * max(experts, 16) * 4)
         assert rest == 0
-        assert parts in ((0,) if launches == 1 else (1, 4, 16))
+        splits = (0,) if launches == 1 else range(1, 17) if rows <= 16 else (1, 4, 16)
+        assert parts in splits
+
+
+# Rows up to which each program norms them all for itself: so many of these widths are read in the
+# time of two launches.
+@pytest.mark.parametrize(
+    ("chip", "width", "most"),
+    [("h200", 2048, 8), ("h200", 7168, 2), ("a100", 2048, 4), ("b200", 2880, 8), ("h200", 64, 16)],
+)
+def test_rows_are_normed_where_they_are_read_in_less_than_a_launch(
+    registry: Registry, chip: str, width: int, most: int
+) -> None:
+    kernel, target = registry.kernels["triton.norm_router"](), registry.targets[chip]
+    x, gain = f"bfloat16[B, T, {width}]", f"bfloat16[{width}]"
+    texts = x, x, gain, f"bfloat16[128, {width}]"
+    operands = tuple(map(TensorType.parse, texts))
+    routing = NormRouter("softmax", Dim.of(8), eps=1e-6)
+    assert kernel.refuses(routing, operands, target) is None
+    for rows in kernel.ladder:
+        sizes = Sizes(rows, 1, 100)
+        tile = next(iter(kernel.configs(routing, operands, rows, target))).constants
+        assert ("NORMED" in tile) == (rows <= most)
+        launches = kernel.cost(routing, operands, sizes, target).launches
+        assert launches == (1 if rows <= most else 2 if rows <= 16 or width == 64 else 3)
+    amd = registry.targets["mi300x"]  # where no program can tell that it is the last
+    assert kernel.cost(routing, operands, Sizes(1, 1, 100), amd).launches == 2
+    assert kernel.cost(routing, operands, Sizes(16, 1, 100), amd).launches <= 3
 
 
 def test_on_a_cpu_and_for_gradients_it_is_its_path_in_pytorch(registry: Registry) -> None:
@@ -123,3 +157,27 @@ def test_what_there_are_no_tiles_for(registry: Registry) -> None:
     found = module.fused_router.launch(x, weight, None, **rules)
     for one, other in zip(found, module.router(x, weight, **rules), strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 20])
+def test_what_norms_too_is_an_operator(registry: Registry, rows: int) -> None:
+    """It says what it writes, also where it is compiled, and leaves its counters as zeros."""
+    texts = *["float32[B, T, 40]"] * 2, "float32[40]", "float32[5, 40]"
+    routing = NormRouter("softmax", Dim.of(2), eps=1e-6)
+    kernel = registry.kernels["triton.norm_router"]()
+    module = emitted(kernel, {routing: tuple(map(TensorType.parse, texts))}, "h200")
+    function, x = module.fused_norm_router.registered, torch.randn(rows, 1, 40)
+    counters = torch.zeros(1, dtype=torch.int32)
+    given = x, x, torch.randn(80)[::2], torch.randn(5, 40), None, 1e-6, "softmax", 2
+    checks = "test_schema", "test_faketensor"
+    torch.library.opcheck(function, given, {"arrived": counters}, test_utils=checks)
+
+    def twice() -> tuple[torch.Tensor, ...]:
+        total, h, *_ = function(*given, arrived=counters)
+        found: tuple[torch.Tensor, ...] = function(total, h, *given[2:], arrived=counters)
+        return found
+
+    compiled = torch.compile(twice, fullgraph=True, backend="aot_eager")
+    for one, other in zip(compiled(), twice(), strict=True):
+        torch.testing.assert_close(one, other)
+    assert not counters.any()

@@ -28,7 +28,7 @@ from archsmith.compiler.ops.elementwise import (
 from archsmith.compiler.ops.experts import Experts, FusedExperts
 from archsmith.compiler.ops.linear import Einsum, Embed
 from archsmith.compiler.ops.loss import LinearCrossEntropy
-from archsmith.compiler.ops.moe import SCORES, Route, Router
+from archsmith.compiler.ops.moe import SCORES, NormRouter, Route, Router
 from archsmith.compiler.ops.norm import AddRmsNorm, LayerNorm, RmsNorm
 from archsmith.compiler.ops.norm_linear import AddRmsNormLinear, RmsNormLinear
 from archsmith.compiler.ops.position import Rope, Rotations
@@ -179,6 +179,18 @@ CASES = (
     case(
         Router("sigmoid", Dim(2, 1), normalize=True, always=ONE),
         *("bfloat16[B, T, 12~4]", "bfloat16[6~4, 12~4]"),
+    ),
+    case(
+        Router("softmax", Dim(2, 1), bias_of="logits"),
+        *(X, "float32[6~4, 12~4]", "bfloat16[6~4]"),
+    ),
+    case(
+        NormRouter("sigmoid", Dim(2, 1), eps=1e-6, offset=1.0),
+        *(X, X, "float32[12~4]", "float32[6~4, 12~4]", "float32[6~4]"),
+    ),
+    case(
+        NormRouter("softmax", Dim(2, 1), eps=1e-6),
+        *(X, X, "float32[12~4]", "float32[6~4, 12~4]"),
     ),
     case(Experts("silu"), *EXPERTS, *TABLES),
     case(Experts("relu", always=Dim(2, 1)), *EXPERTS, *TABLES),

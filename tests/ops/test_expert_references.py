@@ -12,7 +12,8 @@ from archsmith.compiler.ir.dims import Dim
 from archsmith.compiler.ir.op import Op
 from archsmith.compiler.ops.elementwise import ACTIVATIONS
 from archsmith.compiler.ops.experts import Experts, FusedExperts
-from archsmith.compiler.ops.moe import Route, Router
+from archsmith.compiler.ops.moe import NormRouter, Route, Router
+from archsmith.compiler.ops.norm import AddRmsNorm
 from ops.arrays import THEIRS, normal, same, tensor
 
 SCORES = {
@@ -72,6 +73,25 @@ def test_a_router_makes_its_logits() -> None:
         Router(*rules).reference(x, table, bias), Route(*rules).reference(logits, bias), strict=True
     ):
         same(found, wanted)
+
+
+def test_a_bias_of_logits_takes_part_in_weights() -> None:
+    x, table, bias = normal(1, 2, 5, 7), normal(2, 12, 7), 0.3 * normal(3, 12)
+    logits = F.linear(tensor(x), tensor(table), tensor(bias)).numpy()
+    found = Router("softmax", Dim.of(3), bias_of="logits").reference(x, table, bias)
+    for one, other in zip(found, Route("softmax", Dim.of(3)).reference(logits), strict=True):
+        same(one, other)
+
+
+def test_what_is_normed_is_routed() -> None:
+    x, residual, gain = normal(1, 2, 5, 7), normal(2, 2, 5, 7), normal(3, 7)
+    table = normal(4, 12, 7)
+    norm = AddRmsNorm(1e-3, 1.0).reference(x, residual, gain)
+    wanted = *norm, *Router("softmax", Dim.of(3)).reference(norm[1], table)
+    op = NormRouter("softmax", Dim.of(3), eps=1e-3, offset=1.0)
+    found = op.reference(x, residual, gain, table)
+    for one, other in zip(found, wanted, strict=True):
+        same(one, other)
 
 
 @pytest.mark.parametrize("op", [Experts, FusedExperts])

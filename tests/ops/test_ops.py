@@ -17,7 +17,7 @@ from archsmith.compiler.ops.attention import Attend
 from archsmith.compiler.ops.elementwise import ACTIVATIONS, Activation, Clamp
 from archsmith.compiler.ops.experts import Experts, FusedExperts
 from archsmith.compiler.ops.linear import Einsum
-from archsmith.compiler.ops.moe import SCORES, Route, Router
+from archsmith.compiler.ops.moe import SCORES, NormRouter, Route, Router
 from archsmith.compiler.ops.position import Rotations
 from archsmith.compiler.ops.shape import Concat, Expand, Flatten, Split, Unbind, Unflatten
 from archsmith.compiler.plugins import Registry
@@ -196,6 +196,17 @@ def test_commutative_ops_are(case: Case) -> None:
         (case(Router("sigmoid", Dim.of(2)), str(X), "float32[6~4, 12~5]"), "does not fit"),
         (case(Router("sigmoid", Dim.of(2)), str(X), "float64[6~4, 12~4]"), "does not fit"),
         (case(Router("sigmoid", Dim.of(7)), str(X), "float32[6~4, 12~4]"), "exceeds the experts"),
+        (
+            case(Router("sigmoid", Dim.of(2), bias_of="weights"), str(X), "float32[6~4, 12~4]"),
+            "a bias of weights",
+        ),
+        (
+            case(
+                NormRouter("sigmoid", Dim.of(2), eps=1e-6),
+                *(str(X), str(X), "float32[12~4]", "float32[6~4, 12~5]"),
+            ),
+            "does not fit",
+        ),
         (
             case(
                 Experts("silu", always=Dim(3, 1)),

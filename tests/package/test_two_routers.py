@@ -22,7 +22,8 @@ parts:
   rms: {kind: rms_norm, eps: 1.0e-5}
   attention: {kind: gqa, heads: 4, kv_heads: 2, head_dim: 8,
               rope: {theta: 10000, interleaved: false}}
-  few: {kind: moe, experts: 3, top_k: 1, width: 20, router: {score: softmax, normalize: false}}
+  few: {kind: moe, experts: 3, top_k: 1, width: 20,
+        router: {score: softmax, normalize: false, bias: true}}
   many: {kind: moe, experts: 8, top_k: 2, width: 12, shared: 2,
          router: {score: sigmoid, normalize: true, selection_bias: true}}
 final_norm: rms
@@ -33,6 +34,9 @@ head: {tied: true}
 def test_each_choice_has_the_name_of_its_part(package: Build) -> None:
     built = package("tiny-llama", lambda page: PAGE, "two_routers")
     model = fresh(built)
+    with torch.no_grad():
+        for layer in (0, 2):
+            model.layers[layer].logit_bias.copy_(torch.tensor([0.0, 0.0, 9.0]))
     with built.balance.recording(model) as routes:
         model(prompt(built))
     parts = ["few", "many", "many", "few", "many", "many"]
@@ -41,6 +45,9 @@ def test_each_choice_has_the_name_of_its_part(package: Build) -> None:
         assert route.counts().shape == ((3,) if name == "few" else (8,))
         assert route.counts().sum() == 18 * route.router.top_k
         assert (route.router.bias is None) == (name == "few")
+        if name == "few":  # what is recorded are logits with their bias
+            assert route.logits.argmax(-1).equal(route.index[..., 0])
+            assert route.logits.detach().mean((0, 1)).argmax() == 2
     with pytest.raises(ValueError, match=r"one number of experts, got \[3, 8\]"):
         built.balance.auxiliary_loss(routes)
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
