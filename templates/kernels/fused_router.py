@@ -176,8 +176,7 @@ class TritonNormRouter(TritonRouter):
         arrived: Code | None = None,
     ) -> Code:
         named = {"eps": op.eps, **rules(op), **({"offset": op.offset} if op.offset else {})}
-        named |= {} if arrived is None else {"arrived": arrived}
-        return call("fused_norm_router", x, residual, gain, weight, bias, **named)
+        return call("fused_norm_router", x, residual, gain, weight, arrived, bias, **named)
 
 
 def _normed(config: Config) -> bool:

@@ -168,13 +168,13 @@ def test_what_norms_too_is_an_operator(registry: Registry, rows: int) -> None:
     module = emitted(kernel, {routing: tuple(map(TensorType.parse, texts))}, "h200")
     function, x = module.fused_norm_router.registered, torch.randn(rows, 1, 40)
     counters = torch.zeros(1, dtype=torch.int32)
-    given = x, x, torch.randn(80)[::2], torch.randn(5, 40), None, 1e-6, "softmax", 2
+    given = x, x, torch.randn(80)[::2], torch.randn(5, 40), counters, None, 1e-6, "softmax", 2
     checks = "test_schema", "test_faketensor"
-    torch.library.opcheck(function, given, {"arrived": counters}, test_utils=checks)
+    torch.library.opcheck(function, given, test_utils=checks)
 
     def twice() -> tuple[torch.Tensor, ...]:
-        total, h, *_ = function(*given, arrived=counters)
-        found: tuple[torch.Tensor, ...] = function(total, h, *given[2:], arrived=counters)
+        total, h, *_ = function(*given)
+        found: tuple[torch.Tensor, ...] = function(total, h, *given[2:])
         return found
 
     compiled = torch.compile(twice, fullgraph=True, backend="aot_eager")

@@ -140,7 +140,13 @@ def launched(
         for key, type in zip(names, types, strict=True)
     }
     functions = {n: f.launch for n, f in vars(module).items() if hasattr(f, "launch")}
-    code = family.call(op.at("size"), *map(name, names), phases=("decode",))
+    arrived = (
+        {"arrived": name("arrived")}
+        if family.counters(op, types, registry().targets["h200"])
+        else {}
+    )
+    code = family.call(op.at("size"), *map(name, names), phases=("decode",), **arrived)
+    operands["arrived"] = torch.empty(tokens, dtype=torch.int32, device="meta")
     with Count() as count:
         eval(code.text, {**functions, **operands})
     monkeypatch.undo()
