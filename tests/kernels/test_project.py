@@ -1,0 +1,135 @@
+"""Rows projected and appended in Triton: against their ops in float64, between guards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+from archsmith.compiler.ir.dims import Dim
+from archsmith.compiler.ops.project import ProjectHeads, ProjectLatent
+from kernels.appending import appended
+from kernels.checks import Edit, Results, differ, holds
+from triton.runtime import interpreter
+
+CLOSE = {"float32": 3e-6, "float16": 2e-3}
+# A single row, some of several tokens, padding at the slot past the end, and as many as are few.
+CALLS: dict[int, Sequence[Sequence[int]]] = {
+    1: ((3,),),
+    2: ((3,), (0,)),
+    6: ((0, 1, 2), (4, 6, 6)),
+    9: [[row % 6] for row in range(9)],
+    16: [[2 * (row % 2), 2 * (row % 2) + 1] for row in range(8)],
+    17: [[row % 6] for row in range(17)],
+}
+LATENT = ProjectLatent("kv", False, 1e-2, 1e-2)
+HEADS = ProjectHeads("k", "v", *map(Dim.of, (1, 1, 1, 1)), False, 1e-2)
+
+
+@dataclass(frozen=True)
+class Latent:
+    """Heads, the widths of what is absorbed, of a latent and of what is turned, and of rows."""
+
+    heads: int
+    nope: int
+    latent: int
+    rope: int
+    width: int
+    rows: int = 1
+    op: ProjectLatent = LATENT
+
+    def __str__(self) -> str:
+        sizes = f"{self.heads} {self.nope}/{self.latent}/{self.rope} of {self.width}"
+        return f"{sizes} x {self.rows}"
+
+    def run(self, dtype: str, edit: Edit | None = None, **options: object) -> tuple[Results, ...]:
+        columns = self.heads * (self.nope + self.rope) + self.latent + self.rope
+        types = [*[f"[B, T, {self.width}]"] * 2, f"[{columns}, {self.width}]", f"[{self.width}]"]
+        types += [f"[{self.heads}, {self.nope}, {self.latent}]", "int64[B, T]"]
+        types += [*[f"float32[B, T, {self.rope // 2}]"] * 2, f"[{self.latent}]"]
+        slots = CALLS[self.rows]
+        kernel = "triton.project_latent"
+        return appended(kernel, self.op, types, slots, length=7, dtype=dtype, edit=edit, **options)
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Queries, keys and values, their widths, the pairs that are turned, and the width of rows."""
+
+    heads: int
+    groups: int
+    key: int
+    value: int
+    pairs: int
+    width: int
+    rows: int = 1
+    op: ProjectHeads = HEADS
+    gains: bool = False
+
+    def __str__(self) -> str:
+        sizes = f"{self.heads}/{self.groups} {self.key}/{self.value}/{self.pairs} of {self.width}"
+        return f"{sizes} x {self.rows} {self.op.eps} {self.gains}"
+
+    def run(self, dtype: str, edit: Edit | None = None, **options: object) -> tuple[Results, ...]:
+        counts = map(Dim.of, (self.heads, self.groups, self.key, self.value))
+        op = replace(self.op, **dict(zip(("heads", "groups", "key", "value"), counts, strict=True)))
+        columns = (self.heads + self.groups) * self.key + self.groups * self.value
+        types = [*[f"[B, T, {self.width}]"] * 2, f"[{columns}, {self.width}]", f"[{self.width}]"]
+        types += ["int64[B, T]", *[f"float32[B, T, {self.pairs}]"] * 2]
+        types += [f"[{self.key}]"] * (2 * self.gains)
+        slots = CALLS[self.rows]
+        kernel = "triton.project_heads"
+        return appended(kernel, op, types, slots, length=7, dtype=dtype, edit=edit, **options)
+
+
+NORMED = replace(HEADS, eps=1e-2, interleaved=True)
+OFFSET = replace(NORMED, offset=1.0, row_offset=1.0)
+NEIGHBOURS = replace(LATENT, interleaved=True, offset=1.0, row_offset=1.0)
+SHAPES = [
+    Latent(1, 1, 1, 2, 1),
+    Latent(3, 20, 32, 12, 72),  # tiles have columns of two heads
+    Latent(2, 16, 40, 16, 64),
+    Latent(2, 128, 512, 64, 96),  # DeepSeek's heads
+    Latent(5, 24, 24, 8, 40, op=NEIGHBOURS),
+    Latent(16, 3, 5, 4, 264, op=NEIGHBOURS),  # and of several
+    Latent(1, 70, 100, 10, 33, op=NEIGHBOURS),
+    Heads(1, 1, 2, 2, 1, 1),
+    Heads(6, 2, 12, 12, 6, 72),
+    Heads(4, 1, 128, 128, 64, 80, op=NORMED, gains=True),  # Llama's and Qwen3's heads
+    Heads(4, 2, 20, 9, 5, 40, op=OFFSET, gains=True),  # a part of a head is turned
+    Heads(8, 8, 3, 5, 1, 264),
+    Heads(2, 1, 80, 80, 40, 70, op=NORMED),
+    Heads(3, 3, 16, 64, 8, 33, op=OFFSET, gains=True),
+]
+CASES = [replace(case, rows=rows) for case in SHAPES for rows in (1, 2, 6, 16)]
+CASES += [replace(case, rows=9) for case in SHAPES[::3]]
+CASES += [replace(case, rows=17) for case in (SHAPES[1], SHAPES[8])]
+
+
+@contextmanager
+def in_order(order: Callable[[int], Sequence[int]]) -> Iterator[None]:
+    """Let the interpreter run programs in another order than that of their numbers."""
+    with pytest.MonkeyPatch.context() as patch:
+        builder = interpreter.InterpreterBuilder
+        place = builder.set_grid_idx
+
+        def elsewhere(self: interpreter.InterpreterBuilder, x: int, y: int, z: int) -> None:
+            place(self, order(self.grid_dim[0])[x], y, z)
+
+        patch.setattr(builder, "set_grid_idx", elsewhere)
+        yield
+
+
+def drawn(programs: int) -> Sequence[int]:
+    return [int(i) for i in np.random.default_rng(programs).permutation(programs)]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_project(case: Latent | Heads) -> None:
+    """In the other dtype in every other case; by rows, heads' programs run in three orders."""
+    dtype = "float16" if CASES.index(case) % 3 == 0 else "float32"
+    orders = {2: lambda n: range(n)[::-1], 6: drawn, 16: drawn}
+    with in_order(orders.get(case.rows, range)):
+        assert differ(*case.run(dtype)) < CLOSE[dtype]
