@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...compiler.ir.types import TensorType
+from ...compiler.machine.target import Target
 from ...compiler.schedule.tiles import power_of_2
 from .project_latent import TorchProjectLatent, TritonProjectLatent
 
@@ -36,6 +37,10 @@ class TritonProjectHeads(TritonProjectLatent):
             "REST": power_of_2(rest) if rest else 0,
             "VALUE": power_of_2(value),
         }
+
+    def counters(self, op: Any, operands: tuple[TensorType, ...], target: Target) -> int:
+        """One for each head of queries, keys and values."""
+        return op.heads.size + 2 * op.groups.size
 
     def key(self, op: Any, operands: tuple[TensorType, ...]) -> tuple[int, ...]:
         sizes = op.heads, op.groups, op.key, op.value, operands[5].row[0], operands[0].row[0]

@@ -46,7 +46,13 @@ class TorchProjectLatent(Kernel):
             yield step
             yield from step.kernel.beside(step.op, step.operands)
 
-    def call(self, op: Projected, *operands: Code, phases: tuple[str, ...]) -> Code:
+    def call(
+        self,
+        op: Projected,
+        *operands: Code,
+        phases: tuple[str, ...],
+        arrived: Code | None = None,
+    ) -> Code:
         given = dict(zip(op.named(len(operands)), operands, strict=True))
         del given["positions"]
         options: dict[str, Any] = {
@@ -56,6 +62,7 @@ class TorchProjectLatent(Kernel):
         options |= {} if op.eps is None else {"eps": op.eps}
         offsets = {"row_offset": op.row_offset, "offset": op.offset}
         options |= {key: offset for key, offset in offsets.items() if offset}
+        options |= {} if arrived is None else {"arrived": arrived}
         return call(op.name, *given.values(), **options)
 
 
@@ -124,6 +131,10 @@ class TritonProjectLatent(TorchProjectLatent):
             "LATENT": power_of_2(latent),
             "PAIRS": power_of_2(turned // 2),
         }
+
+    def counters(self, op: Any, operands: tuple[TensorType, ...], target: Target) -> int:
+        """One for each head, and one for the latents."""
+        return operands[4].row[0].size + 1
 
     def key(self, op: Any, operands: tuple[TensorType, ...]) -> tuple[int, ...]:
         x, head_weight, cos = operands[0], operands[4], operands[6]

@@ -11,7 +11,7 @@ import pytest
 from archsmith.compiler.ir.dims import Dim
 from archsmith.compiler.ops.project import ProjectHeads, ProjectLatent
 from kernels.appending import appended
-from kernels.checks import Edit, Results, differ, holds
+from kernels.checks import Edit, Results, Run, differ, holds
 from triton.runtime import interpreter
 
 CLOSE = {"float32": 3e-6, "float16": 2e-3}
@@ -26,6 +26,10 @@ CALLS: dict[int, Sequence[Sequence[int]]] = {
 }
 LATENT = ProjectLatent("kv", False, 1e-2, 1e-2)
 HEADS = ProjectHeads("k", "v", *map(Dim.of, (1, 1, 1, 1)), False, 1e-2)
+
+
+def launched_in_float16(text: str) -> str:
+    return text.replace("x.dtype == torch.float16", "False")
 
 
 @dataclass(frozen=True)
@@ -128,8 +132,84 @@ def drawn(programs: int) -> Sequence[int]:
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_project(case: Latent | Heads) -> None:
-    """In the other dtype in every other case; by rows, heads' programs run in three orders."""
-    dtype = "float16" if CASES.index(case) % 3 == 0 else "float32"
+    """Every third in the other dtype; by rows, programs run in another order."""
+    dtype, edit = (
+        ("float16", launched_in_float16) if CASES.index(case) % 3 == 0 else ("float32", None)
+    )
     orders = {2: lambda n: range(n)[::-1], 6: drawn, 16: drawn}
     with in_order(orders.get(case.rows, range)):
-        assert differ(*case.run(dtype)) < CLOSE[dtype]
+        assert differ(*case.run(dtype, edit)) < CLOSE[dtype]
+
+
+@pytest.mark.parametrize("target", ["a100", "b200"])
+@pytest.mark.parametrize("case", [SHAPES[1], replace(SHAPES[10], rows=6)], ids=str)
+def test_other_targets(case: Latent | Heads, target: str) -> None:
+    assert differ(*case.run("float32", target=target)) < CLOSE["float32"]
+
+
+def test_a_target_where_no_program_can_be_told_to_be_the_last() -> None:
+    with pytest.raises(AssertionError, match="a barrier there does not wait"):
+        SHAPES[1].run("float32", target="mi300x")
+
+
+COMMON = {
+    "nobody is the last": ("== others", "== others + 1"),
+    "counters stay as they are": ("tl.store(arrived_ptr + part, 0)", "pass"),
+    "all parts have one counter": ("arrived_ptr + part, 1", "arrived_ptr, 1"),
+    "columns of two heads are counted once": (
+        "start // BLOCK_N\n",
+        "(start + BLOCK_N - 1) // BLOCK_N\n",
+    ),
+}
+OF_LATENT = {
+    "a tile is one part's alone": (
+        "tl.minimum(last // HEAD, H) + 1",
+        "tl.minimum(first // HEAD, H) + 1",
+    ),
+    "heads have one weight": ("tl.cast(part, tl.int64) * head", "0"),
+    "a weight is taken to be dense": ("own_ptr, head_in,", "own_ptr, L,"),
+    "a key is turned like a latent": ("x_ptr + L, latent_gain_ptr", "x_ptr, latent_gain_ptr"),
+    "latents lie where queries do": ("rows_ptr + slot * WIDTH", "rows_ptr + row * WIDTH"),
+    "all tokens turn like the first": ("cos_ptr + row * P", "cos_ptr + row * 0"),
+    "rows past the last are written": ("many < rows, tile", "many < rows + 1, tile"),
+    "the last columns are left out": ("(L + BLOCK_L - 1) // BLOCK_L", "L // BLOCK_L"),
+}
+OF_HEADS = {
+    "a tile is one part's alone": ("start = first + width", "start = end"),
+    "values lie where keys do": ("part - H - G) * V", "part - H) * V"),
+    "keys have the gains of queries": ("* K, k_gain_ptr", "* K, q_gain_ptr"),
+    "values are as wide as keys": ("tl.where(valued, V, K)", "K"),
+    "all tokens go to one slot": ("tl.load(slots_ptr + row,", "tl.load(slots_ptr + row * 0,"),
+    "rows past the last are written": ("live = row < rows", "live = row < rows + 1"),
+}
+BROKEN_LATENT = Latent(3, 18, 70, 12, 40, 6, NEIGHBOURS)
+BROKEN_HEADS = Heads(3, 2, 20, 9, 5, 40, 6, OFFSET, True)
+WHOLE: list[tuple[Latent | Heads, dict[str, object]]] = [
+    (BROKEN_LATENT, {"head_weight": (22, 80), "x": 44, "residual": 48, "weight": 42}),
+    (BROKEN_HEADS, {"x": 44, "residual": 48, "weight": 42}),
+]
+BROKEN = {
+    f"{change}, {type(case).__name__}": (case, parts, edit)
+    for (case, parts), own in zip(WHOLE, (OF_LATENT, OF_HEADS), strict=True)
+    for change, edit in (COMMON | own).items()
+}
+
+
+def broken(case: Latent | Heads, parts: dict[str, object]) -> Run:
+    def run(edit: Edit | None) -> tuple[Results, Results]:
+        found, wanted = case.run("float32", edit, part_of=parts)
+        return found, wanted
+
+    return run
+
+
+@pytest.mark.parametrize(("case", "parts", "change"), BROKEN.values(), ids=BROKEN)
+def test_what_is_broken_is_caught(
+    case: Latent | Heads, parts: dict[str, object], change: tuple[str, str]
+) -> None:
+    assert not holds(broken(case, parts), lambda text: text.replace(*change), CLOSE["float32"])
+
+
+@pytest.mark.parametrize(("case", "parts"), WHOLE, ids=["latent", "heads"])
+def test_what_is_whole_holds(case: Latent | Heads, parts: dict[str, object]) -> None:
+    assert holds(broken(case, parts), None, CLOSE["float32"])
