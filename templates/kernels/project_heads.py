@@ -26,9 +26,7 @@ class TritonProjectHeads(TritonProjectLatent):
     reference = "torch.project_heads"
     parts = ("arrivals", "projected_heads")
 
-    def appended(
-        self, op: Any, operands: tuple[TensorType, ...], room: int, size: int
-    ) -> dict[str, int]:
+    def appended(self, op: Any, operands: tuple[TensorType, ...], target: Target) -> dict[str, int]:
         """Constants of what goes on behind the product."""
         _, _, key, value, pairs, _ = self.key(op, operands)
         rest = key - 2 * pairs
@@ -40,7 +38,8 @@ class TritonProjectHeads(TritonProjectLatent):
 
     def counters(self, op: Any, operands: tuple[TensorType, ...], target: Target) -> int:
         """One for each head of queries, keys and values."""
-        return op.heads.size + 2 * op.groups.size
+        counted: int = op.heads.size + 2 * op.groups.size
+        return counted
 
     def key(self, op: Any, operands: tuple[TensorType, ...]) -> tuple[int, ...]:
         sizes = op.heads, op.groups, op.key, op.value, operands[5].row[0], operands[0].row[0]

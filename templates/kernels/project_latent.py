@@ -20,7 +20,7 @@ from ...compiler.schedule.kernel import Config, Kernel, Step, Use
 from ...compiler.schedule.tiles import power_of_2
 from .append_heads import TorchAppendHeads, TritonAppendHeads
 from .append_latent import LEAST, TorchAppendLatent, TritonAppendLatent
-from .rms_norm_linear import FEW, TorchAddRmsNormLinear, TritonAddRmsNormLinear
+from .rms_norm_linear import FEW, RESERVED, TorchAddRmsNormLinear, TritonAddRmsNormLinear
 
 COLUMNS = 64  # of a head's weight that are multiplied at a time
 
@@ -99,34 +99,24 @@ class TritonProjectLatent(TorchProjectLatent):
     ) -> Iterator[Config]:
         """Those of the product, and what is appended with them."""
         product, _ = _steps(op, operands, True)
-        size = BYTES[operands[0].dtype]
+        own = self.appended(op, operands, target)
         for config in product.kernel.configs(product.op, product.operands, rows, target):
-            columns, along = (config.constants[key] for key in ("BLOCK_N", "BLOCK_K"))
-            stages = config.constants.get("STAGES", 0)
-            constants = {
-                "ROWS": 1 if rows == 1 else FEW,
-                "BLOCK_N": columns,
-                "BLOCK_K": along,
-                "STAGES": stages,
-            }
-            held = columns if rows == 1 else columns + 2 * FEW
-            room = (stages or config.num_stages or 1) * held * along * size
-            own = self.appended(op, operands, room, size)
+            constants = {"ROWS": 1 if rows == 1 else FEW, "STAGES": 0, **config.constants}
+            constants.pop("BLOCK_M", None)  # is ROWS
             yield replace(config, constants={**constants, **own})
 
-    def appended(
-        self, op: Any, operands: tuple[TensorType, ...], room: int, size: int
-    ) -> dict[str, int]:
-        """Constants of what goes on behind the product, which leaves so many bytes of shared memory
-        free: as much of a head's weight as has room is on its way at a time."""
+    def appended(self, op: Any, operands: tuple[TensorType, ...], target: Target) -> dict[str, int]:
+        """Constants of what goes on behind the product. One program has to read all of a head's
+        weight: as much of that is on its way as two programs of a processor have room for."""
         _, nope, latent, turned, _ = self.key(op, operands)
         deep = max(power_of_2(nope), LEAST)
         block = min(max(power_of_2(latent), LEAST), COLUMNS)
-        ahead = room // ((block + LEAST) * deep * size)
+        step = (block + LEAST) * deep * BYTES[operands[0].dtype]
+        room = target.shared_memory // 2 - RESERVED
         return {
             "BLOCK_M": LEAST,
             "BLOCK_L": block,
-            "AHEAD": min(max(ahead, 2), -(-latent // block)),
+            "AHEAD": min(max(room // step, 1) + 1, -(-latent // block)),
             "NOPE": deep,
             "LATENT": power_of_2(latent),
             "PAIRS": power_of_2(turned // 2),
