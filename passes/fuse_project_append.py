@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..compiler.ir.graph import Graph, Node, Value
-from ..compiler.ops.append import AppendHeads, AppendLatent
+from ..compiler.ops.append import AppendHeads, AppendLatent, AppendQuantizedLatent
 from ..compiler.ops.norm_linear import AddRmsNormLinear
 from ..compiler.ops.project import ProjectHeads, ProjectLatent
 from ..compiler.ops.shape import Split, Unbind, Unflatten
@@ -34,7 +34,8 @@ class FuseProjectAppend(StepwisePass):
 
     def applications(self, rewriter: Rewriter) -> Iterator[None]:
         graph = rewriter.graph
-        for node in [n for n in graph.nodes() if isinstance(n.op, AppendHeads | AppendLatent)]:
+        appends = AppendHeads | AppendLatent | AppendQuantizedLatent
+        for node in [n for n in graph.nodes() if isinstance(n.op, appends)]:
             try:
                 _fuse(rewriter, node)
             except Unlike as why:
@@ -54,6 +55,8 @@ def _fuse(rewriter: Rewriter, node: Node) -> None:
         raise Unlike(f"{target.name} launches no kernel that would do both at once")
     if target is not None and "mfma" in target.features:
         raise Unlike(f"a program of {target.name} cannot tell that it is the last of several")
+    if isinstance(node.op, AppendQuantizedLatent):
+        raise Unlike(f"%{node.results[0].name} is to meet numbers of 8 bits")
     operands = graph.operands(node)
     if isinstance(node.op, AppendLatent):
         q_nope, q_rope, head_weight, latent, k_rope, *turns = operands
