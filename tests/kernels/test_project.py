@@ -93,23 +93,25 @@ OFFSET = replace(NORMED, offset=1.0, row_offset=1.0)
 NEIGHBOURS = replace(LATENT, interleaved=True, offset=1.0, row_offset=1.0)
 SHAPES = [
     Latent(1, 1, 1, 2, 1),
-    Latent(3, 20, 32, 12, 72),  # tiles have columns of two heads
+    Latent(3, 18, 32, 12, 72),  # tiles have columns of two heads
     Latent(2, 16, 40, 16, 64),
-    Latent(2, 128, 512, 64, 96),  # DeepSeek's heads
     Latent(5, 24, 24, 8, 40, op=NEIGHBOURS),
-    Latent(16, 3, 5, 4, 264, op=NEIGHBOURS),  # and of several
-    Latent(1, 70, 100, 10, 33, op=NEIGHBOURS),
+    Latent(9, 3, 5, 4, 70, op=NEIGHBOURS),  # and of several
+    Latent(1, 40, 70, 10, 33, op=NEIGHBOURS),
     Heads(1, 1, 2, 2, 1, 1),
     Heads(6, 2, 12, 12, 6, 72),
-    Heads(4, 1, 128, 128, 64, 80, op=NORMED, gains=True),  # Llama's and Qwen3's heads
     Heads(4, 2, 20, 9, 5, 40, op=OFFSET, gains=True),  # a part of a head is turned
-    Heads(8, 8, 3, 5, 1, 264),
-    Heads(2, 1, 80, 80, 40, 70, op=NORMED),
-    Heads(3, 3, 16, 64, 8, 33, op=OFFSET, gains=True),
+    Heads(8, 8, 3, 5, 1, 40),
+    Heads(1, 1, 40, 48, 20, 70, op=NORMED),
+    Heads(2, 2, 16, 33, 8, 33, op=OFFSET, gains=True),
+]
+PUBLISHED = [
+    Latent(1, 128, 512, 64, 24),  # DeepSeek's heads
+    Heads(1, 1, 128, 128, 64, 24, op=NORMED, gains=True),  # Llama's and Qwen3's
 ]
 CASES = [replace(case, rows=rows) for case in SHAPES for rows in (1, 2, 6, 16)]
-CASES += [replace(case, rows=9) for case in SHAPES[::3]]
-CASES += [replace(case, rows=17) for case in (SHAPES[1], SHAPES[8])]
+CASES += [replace(case, rows=rows) for case in PUBLISHED for rows in (1, 9)]
+CASES += [replace(case, rows=17) for case in (SHAPES[1], SHAPES[7])]
 
 
 @contextmanager
@@ -142,7 +144,7 @@ def test_project(case: Latent | Heads) -> None:
 
 
 @pytest.mark.parametrize("target", ["a100", "b200"])
-@pytest.mark.parametrize("case", [SHAPES[1], replace(SHAPES[10], rows=6)], ids=str)
+@pytest.mark.parametrize("case", [SHAPES[1], replace(SHAPES[8], rows=6)], ids=str)
 def test_other_targets(case: Latent | Heads, target: str) -> None:
     assert differ(*case.run("float32", target=target)) < CLOSE["float32"]
 
@@ -161,7 +163,7 @@ COMMON = {
         "(start + BLOCK_N - 1) // BLOCK_N\n",
     ),
 }
-OF_LATENT = {
+OF_LATENT = COMMON | {
     "a tile is one part's alone": (
         "tl.minimum(last // HEAD, H) + 1",
         "tl.minimum(first // HEAD, H) + 1",
@@ -191,7 +193,7 @@ WHOLE: list[tuple[Latent | Heads, dict[str, object]]] = [
 BROKEN = {
     f"{change}, {type(case).__name__}": (case, parts, edit)
     for (case, parts), own in zip(WHOLE, (OF_LATENT, OF_HEADS), strict=True)
-    for change, edit in (COMMON | own).items()
+    for change, edit in own.items()
 }
 
 
