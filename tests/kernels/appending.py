@@ -32,7 +32,8 @@ def appended(
     """What a kernel returns and leaves in caches of `length` slots, and what its op does.
 
     As `checks.interpreted`; `slots` [B, T] are where the tokens of each row go. The last slot of a
-    row takes padding and is not compared. A write outside of a cache is an AssertionError.
+    row takes padding and is not compared. A write outside of a cache is an AssertionError, and
+    so are counters that are not zero again.
     """
     family = registry().kernels[kernel]()
     whole = tuple(TensorType.parse(t if not t.startswith("[") else f"{dtype}{t}") for t in types)
@@ -56,17 +57,23 @@ def appended(
     exact = [x.double() if x.is_floating_point() else x for x in operands.values()]
     module = emitted(family, {op: whole}, chip, edit)
     functions = {n: f.launch for n, f in vars(module).items() if hasattr(f, "launch")}
-    code = family.call(op.at("size"), *map(name, names), phases=("decode",))
+    counters = family.counters(op, whole, chip) * sizes.batch
+    counts = {"arrived": name("arrived")} if counters else {}
+    code = family.call(op.at("size"), *map(name, names), phases=("decode",), **counts)
     flat = (name(f"cache_{i}").method("flatten", 0, 1) for i in range(len(rows)))
     code = code.given_first(*flat, name("slots"))
     with np.errstate(all="ignore"), Guards() as guards:
+        arrived = torch.zeros(counters, dtype=torch.int32)
         caches = [torch.empty(x.shape, dtype=x.dtype).copy_(x) for x in rows]
         given = {f"cache_{i}": x for i, x in enumerate(caches)}
-        given |= {**operands, "slots": torch.from_numpy(places + first)}
+        given |= {**operands, "arrived": arrived, "slots": torch.from_numpy(places + first)}
         made = eval(code.text, {**functions, **given})
     guards.check()
+    assert not arrived.any(), "counters were written for good"
     before = [x.double().numpy() for x in rows]
-    query, *results = op.at("size").reference(*(x.numpy() for x in exact), *before)
+    results = op.at("size").reference(*(x.numpy() for x in exact), *before)
     after = results[-len(caches) :]
-    found = made, *(x[:, :-1] for x in caches)
-    return as_arrays(found), as_arrays((query, *(x[:, :-1] for x in after)))
+    returned = made if isinstance(made, tuple) else (made,)
+    found = *returned, *(x[:, :-1] for x in caches)
+    wanted = *results[: len(returned)], *(x[:, :-1] for x in after)
+    return as_arrays(found), as_arrays(wanted)

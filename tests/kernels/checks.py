@@ -240,8 +240,9 @@ def emitted(
     for family in (*references, forward):
         for op, types in ops.items():
             for step in family.beside(op, types):
-                made = [use(step.kernel, step.op, step.operands, chip)]
-                files[step.kernel.stem()] = kernel_file(step.kernel, made, chip, values)
+                made, own = [use(step.kernel, step.op, step.operands, chip)], step.kernel
+                for stem in (own.stem(), *own.parts):
+                    files[stem] = kernel_file(own, made, chip, values, part=stem)
     apart = [gradient] if gradient and gradient.stem() != forward.stem() else []
     for family in (*references, *apart, forward):
         uses = [
