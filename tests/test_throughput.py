@@ -70,7 +70,7 @@ def inside(job: Decoding, templates: Any, folder: Path) -> Iterator[Machine | St
     """Measure in this process, which has torch loaded."""
     lay_out(job, templates, folder)
     before, names = (Path.cwd(), list(sys.path)), {"package", "plain", "peers", "machine"}
-    assert not names & sys.modules.keys()
+    others = {m: sys.modules.pop(m) for m in list(sys.modules) if m.partition(".")[0] in names}
     told = StringIO()
     try:
         os.chdir(folder)
@@ -84,6 +84,7 @@ def inside(job: Decoding, templates: Any, folder: Path) -> Iterator[Machine | St
         sys.path[:] = before[1]
         for loaded in [m for m in sys.modules if m.partition(".")[0] in names]:
             del sys.modules[loaded]
+        sys.modules |= others
     machine, *each = map(json.loads, told.getvalue().splitlines())
     yield Machine(**machine)
     yield from (Steps(**steps) for steps in each)

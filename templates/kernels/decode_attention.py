@@ -43,9 +43,14 @@ class TritonDecodeAttention(Kernel):
     def cost(
         self, op: Attend, operands: tuple[TensorType, ...], sizes: Call, target: Target
     ) -> Cost:
-        """Where rows are few, what splits found may be combined by a launch of its own."""
-        shared = sizes.batch * operands[1].row[0].size <= target.processors
-        return op.cost(sizes, *operands) + Cost(launches=2 if shared and _apart(target) else 1)
+        """Where rows are few, what splits found is combined: by a launch of its own, or by the last
+        program, which reads all of it alone, in about the time of two."""
+        cost = op.cost(sizes, *operands) + Cost(launches=1)
+        if sizes.batch * operands[1].row[0].size > target.processors:
+            return cost
+        if _apart(target):
+            return cost + Cost(launches=1)
+        return cost + Cost(bytes=2 * target.launch * target.bandwidth)
 
     def configs(
         self, op: Attend, operands: tuple[TensorType, ...], rows: int, target: Target

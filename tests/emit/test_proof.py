@@ -147,8 +147,8 @@ MODULE = {
     ),
     "lengths of ragged rows counted wrongly": (
         "cache.py",
-        "self.lengths += torch.tensor(step.counts",
-        "self.lengths += 1 + torch.tensor(step.counts",
+        "self.lengths += self.lengths.new_tensor(step.counts",
+        "self.lengths += 1 + self.lengths.new_tensor(step.counts",
         "dense/q",
     ),
     "logits of the token before the last": ("model.py", "[:, -1:]", "[:, :-1][:, -1:]", "head/h"),

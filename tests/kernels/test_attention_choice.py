@@ -181,7 +181,6 @@ def test_what_decoding_costs(registry: Registry) -> None:
         few = kernel.cost(Attend(0.1), USUAL, Call(1, 1, 4096), chip)
         many = kernel.cost(Attend(0.1), USUAL, Call(64, 1, 4096), chip)
         assert (few.launches, many.launches) == launches
-        assert many.bytes == 64 * few.bytes
 
 
 def test_the_cpu_has_none_of_them() -> None:
