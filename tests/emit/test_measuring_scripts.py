@@ -55,16 +55,22 @@ def test_experts_are_chosen_anew_and_weights_fill_the_cache(
     assert len(without) == min(weights, most)
 
 
-def test_the_reference_of_a_kernel_is_pytorchs(
+@pytest.fixture
+def measuring(
     registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """That of a kernel in Gluon is in Triton, and has itself one."""
+) -> dict[str, Any]:
+    """What the child has that measures."""
     for name in SCRIPTS:
         (tmp_path / name).write_text(registry.templates[name])
         monkeypatch.setitem(sys.modules, name.removesuffix(".py"), ModuleType(name))
         del sys.modules[name.removesuffix(".py")]
     monkeypatch.syspath_prepend(tmp_path)
-    taken = runpy.run_path(str(tmp_path / "measure.py"))["taken"]
+    return runpy.run_path(str(tmp_path / "measure.py"))
+
+
+def test_the_reference_of_a_kernel_is_pytorchs(measuring: dict[str, Any]) -> None:
+    """That of a kernel in Gluon is in Triton, and has itself one."""
+    taken = measuring["taken"]
     plain, launch = SimpleNamespace(), SimpleNamespace()
     inner = SimpleNamespace(reference=plain, launch=launch)
     outer = SimpleNamespace(reference=inner, launch=launch)
@@ -125,15 +131,28 @@ def test_each_operand_is_drawn_as_what_it_is(registry: Registry) -> None:
     assert call["attributes"]["block"] == 128
 
 
+def routing(registry: Registry) -> dict[str, Any]:
+    """A call of a kernel that counts its programs, for two rows."""
+    kernel, chip = registry.kernels["triton.norm_router"](), registry.targets["h200"]
+    texts = *["float32[B, T, 8]"] * 2, "float32[8]", "float32[4, 8]"
+    op, types = NormRouter("softmax", Dim.of(2), eps=1e-6), tuple(map(TensorType.parse, texts))
+    return timed("it", kernel, op, types, "decode", Sizes(2, 1, 9), [], chip)
+
+
+def test_a_peer_is_given_no_counters(
+    registry: Registry, measuring: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call, peer = routing(registry), ModuleType("peer")
+    peer.__dict__["norm_router"] = lambda **_: (lambda x, residual, gain, weight: [x, weight], sum)
+    monkeypatch.setitem(sys.modules, "peer", peer)
+    arranged, function = measuring["made"](call, {"way": "peer", "package": "peer"}, {})
+    assert [operand["name"] for operand in call["operands"]][-1] == "arrived"
+    assert function(arranged(1, 2, 3, 4, 5)) == 5
+
+
 def test_counters_are_drawn_as_zeros(registry: Registry) -> None:
     """From another number, no program of a router would find that it is the last."""
-    kernel, op = (
-        registry.kernels["triton.norm_router"](),
-        NormRouter("softmax", Dim.of(2), eps=1e-6),
-    )
-    texts = *["float32[B, T, 8]"] * 2, "float32[8]", "float32[4, 8]"
-    types = tuple(map(TensorType.parse, texts))
-    call = timed("it", kernel, op, types, "decode", Sizes(2, 1, 9), [], registry.targets["h200"])
+    call = routing(registry)
     (counters,) = (operand for operand in call["operands"] if operand["kind"] == "counters")
     found = script(registry, "operands.py").drawn(counters, "cpu")
     assert found.equal(torch.zeros(2, dtype=torch.int32))
