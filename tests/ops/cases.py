@@ -32,6 +32,7 @@ from archsmith.compiler.ops.moe import SCORES, NormRouter, Route, Router
 from archsmith.compiler.ops.norm import AddRmsNorm, LayerNorm, RmsNorm
 from archsmith.compiler.ops.norm_linear import AddRmsNormLinear, RmsNormLinear
 from archsmith.compiler.ops.position import Rope, Rotations
+from archsmith.compiler.ops.project import ProjectHeads, ProjectLatent
 from archsmith.compiler.ops.quantized_attention import QuantizedAttend
 from archsmith.compiler.ops.quantized_experts import QuantizedExperts
 from archsmith.compiler.ops.quantized_rows import DequantizeRows, QuantizeRows
@@ -157,6 +158,21 @@ CASES = (
     case(
         AppendQuantizedLatent("r", "n", "s", True, 1e-2, 1.0, block=Dim(4, 3)),
         *(*LATENT, "float32[9~5]"),
+    ),
+    case(
+        ProjectHeads("k", "v", Dim(6, 4), Dim(3, 2), Dim(8, 6), Dim(10, 5), True, 1e-6, 1.0, 1e-2),
+        *(X, X, "float32[102~46, 12~4]", "float32[12~4]", "int64[B, T]"),
+        *("float32[B, T, 3~2]", "float32[B, T, 3~2]", "float32[8~6]", "float32[8~6]"),
+    ),
+    case(
+        ProjectHeads("k", "v", Dim(6, 4), Dim(3, 2), Dim(8, 6), Dim(10, 5), False, 1e-6),
+        *(X, X, "float32[102~46, 12~4]", "float32[12~4]", "int64[B, T]"),
+        *("float32[B, T, 4~3]", "float32[B, T, 4~3]"),
+    ),
+    case(
+        ProjectLatent("kv", True, 1e-6, 1e-2, 1.0, 1.0),
+        *(X, X, "float32[40~37, 12~4]", "float32[12~4]", "float32[3~2, 5~7, 9~5]", "int64[B, T]"),
+        *("float32[B, T, 2~3]", "float32[B, T, 2~3]", "float32[9~5]"),
     ),
     case(Attend(0.5), "float32[B, T, 6~4, 8~6]", *KEYS, "int64[B, T]"),
     case(
