@@ -53,7 +53,7 @@ def _fuse(rewriter: Rewriter, node: Node) -> None:
     graph, target = rewriter.graph, rewriter.target
     if target is not None and target.triton is None:
         raise Unlike(f"{target.name} launches no kernel that would do both at once")
-    if target is not None and "mfma" in target.features:
+    if target is not None and not target.waits:
         raise Unlike(f"a program of {target.name} cannot tell that it is the last of several")
     if isinstance(node.op, AppendQuantizedLatent):
         raise Unlike(f"%{node.results[0].name} is to meet numbers of 8 bits")

@@ -8,7 +8,8 @@ import os
 import runpy
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
+from contextlib import contextmanager
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -48,24 +49,33 @@ def here(package: Packaged, job: Job) -> Iterator[Machine | Times]:
 
 def inside(templates: Mapping[str, str], job: Job) -> Iterator[Machine | Times]:
     """As `here`, with the scripts of a registry."""
-    before = Path.cwd(), list(sys.path)
+    told = StringIO()
     scripts = {script.removesuffix(".py") for script in SCRIPTS}
     with tempfile.TemporaryDirectory() as folder:
         lay_out(job, templates, Path(folder))
-        try:
-            os.chdir(folder)
-            importlib.invalidate_caches()
-            told = StringIO()
+        with within(Path(folder), scripts | job.folders.keys()):
             runpy.run_path("measure.py")["main"](told)
-        finally:
-            os.chdir(before[0])
-            sys.path[:] = before[1]
-            for loaded in list(sys.modules):
-                if loaded.partition(".")[0] in scripts | job.folders.keys():
-                    del sys.modules[loaded]
     machine, *each = map(json.loads, told.getvalue().splitlines())
     yield Machine(**machine)
     yield from (Times(**times) for times in each)
+
+
+@contextmanager
+def within(folder: Path, names: Set[str]) -> Iterator[None]:
+    """Stand in a folder whose modules of these names are loaded, and nobody else's: a folder of
+    tests is called `package` too."""
+    before = Path.cwd(), list(sys.path)
+    others = {m: sys.modules.pop(m) for m in list(sys.modules) if m.partition(".")[0] in names}
+    try:
+        os.chdir(folder)
+        importlib.invalidate_caches()
+        yield
+    finally:
+        os.chdir(before[0])
+        sys.path[:] = before[1]
+        for loaded in [m for m in sys.modules if m.partition(".")[0] in names]:
+            del sys.modules[loaded]
+        sys.modules |= others
 
 
 def alike(call: dict[str, Any], name: str) -> float:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
-import os
 import re
 import runpy
 import sys
@@ -31,7 +29,7 @@ from archsmith.compiler.throughput import Throughput, throughput
 from archsmith.compiler.throughput_views import show
 from bench import whole
 from click.testing import CliRunner
-from measuring import CARD, Silent
+from measuring import CARD, Silent, within
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 PEER = """
@@ -69,22 +67,12 @@ def milliseconds(job: Decoding) -> Iterator[Machine | Steps]:
 def inside(job: Decoding, templates: Any, folder: Path) -> Iterator[Machine | Steps]:
     """Measure in this process, which has torch loaded."""
     lay_out(job, templates, folder)
-    before, names = (Path.cwd(), list(sys.path)), {"package", "plain", "peers", "machine"}
-    others = {m: sys.modules.pop(m) for m in list(sys.modules) if m.partition(".")[0] in names}
     told = StringIO()
-    try:
-        os.chdir(folder)
-        importlib.invalidate_caches()
+    with within(folder, {"package", "plain", "peers", "machine"}):
         runpy.run_path(SCRIPTS[0])["main"](told)
         plain = vars(sys.modules["plain.model"])
         assert not [name for name, f in plain.items() if hasattr(f, "reference")]
         assert hasattr(sys.modules["package.model"].rms_norm, "reference")
-    finally:
-        os.chdir(before[0])
-        sys.path[:] = before[1]
-        for loaded in [m for m in sys.modules if m.partition(".")[0] in names]:
-            del sys.modules[loaded]
-        sys.modules |= others
     machine, *each = map(json.loads, told.getvalue().splitlines())
     yield Machine(**machine)
     yield from (Steps(**steps) for steps in each)

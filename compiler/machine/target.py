@@ -40,6 +40,15 @@ class Target:
     sources: Mapping[str, str] = field(default_factory=dict)
     """Where each figure is from: "bandwidth", "peak.bfloat16", ..."""
 
+    @property
+    def waits(self) -> bool:
+        """Whether a barrier of Triton's waits for what threads stored, so that one of them may tell
+        other programs: by a counter, which of several is the last.
+
+        Seen in what is compiled: with mfma, stores of other waves may yet be under way.
+        """
+        return "mfma" not in self.features
+
     @classmethod
     def of(cls, name: str, data: Mapping[str, Any]) -> Target:
         """Read a target's file, where a figure is `{value: 4.8e+12, source: datasheet}` and

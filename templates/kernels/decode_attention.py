@@ -48,7 +48,7 @@ class TritonDecodeAttention(Kernel):
         cost = op.cost(sizes, *operands) + Cost(launches=1)
         if sizes.batch * operands[1].row[0].size > target.processors:
             return cost
-        if _apart(target):
+        if not target.waits:
             return cost + Cost(launches=1)
         return cost + Cost(bytes=2 * target.launch * target.bandwidth)
 
@@ -80,7 +80,7 @@ class TritonDecodeAttention(Kernel):
     def counters(self, op: Attend, operands: tuple[TensorType, ...], target: Target) -> int:
         """One for each tile of queries that share keys."""
         queries = DECODED.size * Sizes.of(operands).group
-        return 0 if _apart(target) else operands[1].row[0].size * -(-queries // LEAST)
+        return operands[1].row[0].size * -(-queries // LEAST) if target.waits else 0
 
     def tables(self, uses: tuple[Use, ...], target: Target) -> Mapping[str, Any]:
         found = {}
@@ -100,7 +100,7 @@ class TritonDecodeAttention(Kernel):
             "caps": any(use.op.softcap is not None for use in uses),
             "sinks": any(len(use.operands) > 4 for use in uses),
             "read_once": any(_sizes(use.op, use.operands, target).in_key for use in uses),
-            "apart": _apart(target),
+            "apart": not target.waits,
         }
 
     def call(
@@ -121,12 +121,6 @@ class TritonDecodeAttention(Kernel):
         in_key = {"value_in_key": True} if op.value_in_key else {}
         options = {**given(op, sinks, held, table, slots, arrived), **in_key}
         return call("decode_attention", q, k, v, positions, op.scale, **options)
-
-
-def _apart(target: Target) -> bool:
-    """Whether what splits found is combined by a launch of its own: a barrier there does not wait
-    for what a program's other waves store."""
-    return "mfma" in target.features
 
 
 def _sizes(op: Attend, operands: tuple[TensorType, ...], target: Target) -> Sizes:

@@ -17,7 +17,6 @@ from ...compiler.ops.moe import SCORES, NormRouter, Router
 from ...compiler.schedule.code import Code, call
 from ...compiler.schedule.kernel import Config, Kernel, Use
 from ...compiler.schedule.tiles import power_of_2, row_config, too_wide, unable
-from .grouped_gemm import waits
 from .route import rules, shifted
 from .router_tiles import FEW, Shape, factors, norms, of_few, of_many, whole
 
@@ -113,7 +112,7 @@ class TritonRouter(Kernel):
             "shifted": shifted(uses),
             "normed": bool(normed),
             "offset": any(op.offset for op in normed),
-            "apart": not waits(target),
+            "apart": not target.waits,
         }
 
     def call(
@@ -146,14 +145,14 @@ class TritonNormRouter(TritonRouter):
         cost = super().cost(op, operands, sizes, target)
         tile = self._tile(op, operands, sizes.rows, target)
         if tile.get("NORMED"):
-            return cost + Cost(launches=-1 if waits(target) else 0)
+            return cost + Cost(launches=-1 if target.waits else 0)
         # Rows are normed by a launch before, which reads and writes them once more.
-        counted = "M" in tile and waits(target)  # by the counter that is there
+        counted = "M" in tile and target.waits  # by the counter that is there
         moved = 2 * sizes.bytes(operands[0])
         return cost + Cost(bytes=moved, launches=0 if counted else 1)
 
     def counters(self, op: Router, operands: tuple[TensorType, ...], target: Target) -> int:
-        return 1 if waits(target) else 0
+        return 1 if target.waits else 0
 
     def configs(
         self, op: Router, operands: tuple[TensorType, ...], rows: int, target: Target
@@ -192,7 +191,7 @@ def _launches(
     options = {key: size for key, size in config.options().items() if key != "NORMED"}
     if "M" not in options and whole(options):
         return None, options
-    if "M" in options and waits(target):
+    if "M" in options and target.waits:
         return options, None
     block = options["BLOCK"]
     rows = max(TILE // block, 4)  # one for each warp, or as many short ones as make a tile

@@ -59,7 +59,7 @@ class TritonGroupedGemm(Kernel):
         x, index, *_ = operands
         _, width, inner, _ = _sizes(operands)
         between = 2 * sizes.count(index) * (inner + width) * BYTES[x.dtype]
-        launches = 2 if waits(target) else 3
+        launches = 2 if target.waits else 3
         if sizes.rows > TOKENS:  # a table is made, and the sum stands apart
             launches = 4 if sizes.count(index) <= COUNTED else 5
         return op.cost(sizes, *operands) + Cost(bytes=between, launches=launches)
@@ -174,7 +174,7 @@ def _of_rows(
             "DOWN_N": down_n,
             "GROUP_M": GROUP_M,
             "SORTED": int(alone < rows),
-            "SUMMED": int(alone >= rows and waits(target)),
+            "SUMMED": int(alone >= rows and target.waits),
             "SWAPPED": int(swapped),
         }
         if "tma" in target.features:
@@ -192,14 +192,6 @@ def _orders(block_m: int, operands: tuple[TensorType, ...], target: Target) -> t
     if block_m > FEW or not reads_shared(target) or BYTES[operands[0].dtype] != 2:
         return (False,)
     return (False, True) if block_m == 16 else (True, False)
-
-
-def waits(target: Target) -> bool:
-    """Whether a barrier of Triton's waits for what threads stored, so that one of them may tell.
-
-    Seen in what is compiled: on targets with mfma, stores of other waves may yet be under way.
-    """
-    return "mfma" not in target.features
 
 
 def _describes(block_m: int, operands: tuple[TensorType, ...]) -> bool:

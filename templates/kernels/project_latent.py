@@ -76,7 +76,7 @@ class TritonProjectLatent(TorchProjectLatent):
     def refuses(
         self, op: Projected, operands: tuple[TensorType, ...], target: Target
     ) -> str | None:
-        if "mfma" in target.features:
+        if not target.waits:
             return "a barrier there does not wait for what a program's other waves store"
         steps = self.beside(op, operands)
         refusals = (step.kernel.refuses(step.op, step.operands, target) for step in steps)

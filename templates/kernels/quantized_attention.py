@@ -51,7 +51,7 @@ class TritonQuantizedAttention(Kernel):
     ) -> Cost:
         """Where rows are few, what splits found may be combined by a launch of its own."""
         shared = sizes.batch <= target.processors
-        return op.cost(sizes, *operands) + Cost(launches=2 if shared and _apart(target) else 1)
+        return op.cost(sizes, *operands) + Cost(launches=2 if shared and not target.waits else 1)
 
     def configs(
         self, op: QuantizedAttend, operands: tuple[TensorType, ...], rows: int, target: Target
@@ -87,7 +87,7 @@ class TritonQuantizedAttention(Kernel):
     ) -> int:
         """One for each tile of queries."""
         queries = DECODED.size * _sizes(operands)[-1]
-        return 0 if _apart(target) else -(-queries // LEAST)
+        return -(-queries // LEAST) if target.waits else 0
 
     def tables(self, uses: tuple[Use, ...], target: Target) -> Mapping[str, Any]:
         tiles = {_sizes(use.operands): use.tiles[-1][1].options() for use in uses}
@@ -99,7 +99,7 @@ class TritonQuantizedAttention(Kernel):
             "programs": target.processors,
             "least": int(each),
             "decoded": "fp8" not in target.features,
-            "apart": _apart(target),
+            "apart": not target.waits,
         }
 
     def call(
@@ -114,11 +114,6 @@ class TritonQuantizedAttention(Kernel):
         options = {"table": table, "slots": slots, "arrived": arrived}
         options = {key: value for key, value in options.items() if value is not None}
         return call("quantized_attention", *operands, op.scale, int(op.block), **options)
-
-
-def _apart(target: Target) -> bool:
-    """Whether a launch of its own combines: as in decode_attention, whose part does so."""
-    return "mfma" in target.features
 
 
 def _sizes(operands: tuple[TensorType, ...]) -> tuple[int, int, int]:

@@ -30,7 +30,6 @@ from .grouped_gemm import (
     reads_shared,
     roomy,
     unlike,
-    waits,
 )
 from .quantized_experts import quantized_call
 
@@ -73,7 +72,7 @@ class TritonQuantizedGemm(Kernel):
         between = 2 * sizes.count(index) * (inner * hidden + width * BYTES[x.dtype])
         if op.activations:
             between += 2 * sizes.count(x)
-        launches = 2 if waits(target) else 3
+        launches = 2 if target.waits else 3
         if sizes.rows > TOKENS:  # a table is made, and the sum stands apart
             launches = 4 if sizes.count(index) <= COUNTED else 5
         launches += op.activations
@@ -194,7 +193,7 @@ def _of_rows(
             "DOWN_N": down_n,
             "GROUP_M": GROUP_M,
             "SORTED": int(whole < rows),
-            "SUMMED": int(whole >= rows and waits(target)),
+            "SUMMED": int(whole >= rows and target.waits),
             "SWAPPED": int(swapped),
         }
         if "tma" in target.features:

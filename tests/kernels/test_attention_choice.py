@@ -174,13 +174,15 @@ def test_prefill_and_decode_have_a_kernel_each(target: str) -> None:
 
 
 def test_what_decoding_costs(registry: Registry) -> None:
-    """Rows that leave some processor idle are shared out, which takes a launch more on one."""
+    """Rows that leave some processor idle are shared out: a launch combines what is found, or the
+    last program does, in the time of two."""
     kernel = registry.kernels["triton.decode_attention"]()
-    for target, launches in (("h200", (1, 1)), ("mi300x", (2, 1))):
+    for target, launches, alone in (("h200", (1, 1), 2), ("mi300x", (2, 1), 0)):
         chip = registry.targets[target]
         few = kernel.cost(Attend(0.1), USUAL, Call(1, 1, 4096), chip)
         many = kernel.cost(Attend(0.1), USUAL, Call(64, 1, 4096), chip)
         assert (few.launches, many.launches) == launches
+        assert few.bytes - alone * chip.launch * chip.bandwidth == pytest.approx(many.bytes / 64)
 
 
 def test_the_cpu_has_none_of_them() -> None:

@@ -116,6 +116,11 @@ APART = {
 SMALL = Case([50], 12, 2, 40, 24, slots=64, tokens=3)  # of two tiles a group
 SETS = {
     "common": (COMMON, SMALL),
+    # Of two splits, which run one after the other here, the second would make it good again.
+    "three": (
+        {"the last split is not awaited": ("== used - 1", "== used - 2")},
+        Case([100], 2, 1, 40, 24),
+    ),
     "rows": (ROWS, Case([18, 40], 4, 2, 40, 24, slots=33)),
     "options": (OPTIONS, Case([20, 66], 4, 2, 40, 24, window=37, sinks=True, softcap=1.5)),
     "in-key": (IN_KEY, Case([18, 34], 6, 1, 40, 32, in_key=True, tokens=2)),

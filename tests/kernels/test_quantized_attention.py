@@ -152,3 +152,16 @@ def test_what_is_broken_is_caught(key: str) -> None:
 
     assert not holds(lambda edit: run(edit, target), broken, CLOSE["float32"])
     assert any(met)
+
+
+def test_that_the_last_split_is_not_waited_for_is_caught() -> None:
+    """Of three: of two, which run one after the other here, the second would make it good again."""
+
+    def run(edit: Edit | None) -> tuple[Results, Results]:
+        return Case([84], 5, 24, 7, slots=86).run("float32", part_of=50, edit=edit, target="h200")
+
+    def broken(text: str) -> str:
+        return in_steps(text).replace("== used - 1", "== used - 2")
+
+    assert holds(run, in_steps, CLOSE["float32"])
+    assert not holds(run, broken, CLOSE["float32"])
