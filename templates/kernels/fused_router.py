@@ -14,9 +14,11 @@ from ...compiler.ir.cost import Cost, Sizes
 from ...compiler.ir.types import TensorType
 from ...compiler.machine.target import Target
 from ...compiler.ops.moe import SCORES, NormRouter, Router
+from ...compiler.ops.norm import AddRmsNorm
 from ...compiler.schedule.code import Code, call
-from ...compiler.schedule.kernel import Config, Kernel, Use
-from ...compiler.schedule.tiles import power_of_2, row_config, too_wide, unable
+from ...compiler.schedule.kernel import Config, Kernel, Step, Use
+from ...compiler.schedule.tiles import unable
+from .add_rms_norm import TritonAddRmsNorm
 from .route import rules, shifted
 from .router_tiles import FEW, Shape, factors, norms, of_few, of_many, whole
 
@@ -75,7 +77,6 @@ class TritonRouter(Kernel):
     def tables(self, uses: tuple[Use, ...], target: Target) -> Mapping[str, Any]:
         tiles: dict[Any, dict[int | None, Any]] = {}
         normed: dict[Any, dict[int | None, Any]] = {}
-        norms: dict[int, Any] = {}
         # Where routers of both kinds are alike, what has no norm says how it is done without.
         for use in sorted(uses, key=lambda use: not isinstance(use.op, NormRouter)):
             shape = Shape.of(use.op, use.operands)
@@ -84,17 +85,9 @@ class TritonRouter(Kernel):
                 both = _launches(config, target)
                 kind = normed.setdefault(shape.key, {}) if _normed(config) else tiles[shape.key]
                 kind[most] = both
-            if isinstance(use.op, NormRouter):
-                warps = row_config(use.operands[0], target).num_warps
-                norms[shape.width] = {
-                    "D": shape.width,
-                    "BLOCK": power_of_2(shape.width),
-                    "num_warps": warps,
-                }
         return {
             "TILES": {key: tiles[key] for key in sorted(tiles)},
             "NORMED": {key: normed[key] for key in sorted(normed)},
-            "NORMS": {key: norms[key] for key in sorted(norms)},
             "SCORES": tuple(sorted({use.op.score for use in uses})),
         }
 
@@ -136,7 +129,10 @@ class TritonNormRouter(TritonRouter):
     ladder = (1, 2, 4, 8, FEW, 128, 1024)
 
     def refuses(self, op: Router, operands: tuple[TensorType, ...], target: Target) -> str | None:
-        return super().refuses(op, operands, target) or too_wide(operands[0])
+        assert isinstance(op, NormRouter)
+        (norm,) = self.beside(op, operands)
+        refusal = norm.kernel.refuses(norm.op, norm.operands, target)
+        return super().refuses(op, operands, target) or refusal
 
     def cost(
         self, op: Router, operands: tuple[TensorType, ...], sizes: Sizes, target: Target
@@ -150,6 +146,10 @@ class TritonNormRouter(TritonRouter):
         counted = "M" in tile and target.waits  # by the counter that is there
         moved = 2 * sizes.bytes(operands[0])
         return cost + Cost(bytes=moved, launches=0 if counted else 1)
+
+    def beside(self, op: NormRouter, operands: tuple[TensorType, ...]) -> Iterator[Step]:
+        """Of more rows than each program would norm for itself."""
+        yield Step(TritonAddRmsNorm(), AddRmsNorm(op.eps, op.offset), operands[:3])
 
     def counters(self, op: Router, operands: tuple[TensorType, ...], target: Target) -> int:
         return 1 if target.waits else 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ...compiler.ir.cost import Cost, Sizes
@@ -11,7 +11,7 @@ from ...compiler.machine.target import Target
 from ...compiler.ops.moe import NormRouter, Router
 from ...compiler.ops.norm import AddRmsNorm
 from ...compiler.schedule.code import Code, call
-from ...compiler.schedule.kernel import Kernel, Use
+from ...compiler.schedule.kernel import Kernel, Step, Use
 from .add_rms_norm import TorchAddRmsNorm
 from .route import TorchRouter, rules
 
@@ -23,15 +23,18 @@ class TorchNormRouter(Kernel):
     reference = "torch.router"
     phases = ("prefill", "decode")
 
+    def beside(self, op: NormRouter, operands: tuple[TensorType, ...]) -> Iterator[Step]:
+        yield Step(TorchAddRmsNorm(), AddRmsNorm(op.eps, op.offset), operands[:3])
+
     def cost(
         self, op: NormRouter, operands: tuple[TensorType, ...], sizes: Sizes, target: Target
     ) -> Cost:
         """Step by step: what is normed is written and read between them."""
-        x, residual, gain, weight, *bias = operands
-        norm, (_, normed, *_) = AddRmsNorm(op.eps, op.offset), op.types(*operands)
+        (norm,), (_, normed, *_) = self.beside(op, operands), op.types(*operands)
         choice = {key: value for key, value in op.attributes().items() if key not in NORM}
-        first = TorchAddRmsNorm().cost(norm, (x, residual, gain), sizes, target)
-        return first + TorchRouter().cost(Router(**choice), (normed, weight, *bias), sizes, target)
+        first = norm.kernel.cost(norm.op, norm.operands, sizes, target)
+        others = normed, *operands[3:]
+        return first + TorchRouter().cost(Router(**choice), others, sizes, target)
 
     def call(
         self,

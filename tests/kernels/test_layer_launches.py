@@ -129,9 +129,10 @@ def launched(
     family = registry().kernels[kernel]()
     module = emitted(family, {op: types}, "h200")
     calls: list[str] = []
-    for key, value in list(vars(module).items()):
-        if hasattr(value, "run"):
-            monkeypatch.setattr(module, key, Recorded(key, calls))
+    launches = {n: f.launch for n, f in vars(module).items() if hasattr(f, "launch")}
+    for text in (vars(module), *(launch.__globals__ for launch in launches.values())):
+        for key in [key for key, value in text.items() if hasattr(value, "run")]:
+            monkeypatch.setitem(text, key, Recorded(key, calls))
     names = op.operand_names()[: len(types)]
     operands = {
         key: torch.empty(
@@ -139,16 +140,14 @@ def launched(
         )
         for key, type in zip(names, types, strict=True)
     }
-    functions = {n: f.launch for n, f in vars(module).items() if hasattr(f, "launch")}
-    arrived = (
-        {"arrived": name("arrived")}
-        if family.counters(op, types, registry().targets["h200"])
-        else {}
-    )
+    for key, launch in launches.items():
+        monkeypatch.setattr(module, key, launch)
+    counts = family.counters(op, types, registry().targets["h200"]) > 0
+    arrived = {"arrived": name("arrived")} if counts else {}
     code = family.call(op.at("size"), *map(name, names), phases=("decode",), **arrived)
     operands["arrived"] = torch.empty(tokens, dtype=torch.int32, device="meta")
     with Count() as count:
-        eval(code.text, {**functions, **operands})
+        eval(code.text, {**vars(module), **operands})
     monkeypatch.undo()
     return [*(op for op in count.ops if "empty" not in op), *calls]
 
@@ -160,9 +159,9 @@ def test_what_norms_and_routes(monkeypatch: pytest.MonkeyPatch) -> None:
     for tokens, wanted in (
         (1, ["route_few"]),
         (8, ["route_few"]),
-        (9, ["norm_rows", "route_few"]),
-        (16, ["norm_rows", "route_few"]),
-        (17, ["norm_rows", "route_many", "route_many"]),
+        (9, ["_add_rms_norm", "route_few"]),
+        (16, ["_add_rms_norm", "route_few"]),
+        (17, ["_add_rms_norm", "route_many", "route_many"]),
     ):
         found = launched(monkeypatch, "triton.norm_router", op, texts, tokens)
         assert found == wanted
