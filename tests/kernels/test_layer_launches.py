@@ -18,6 +18,7 @@ from archsmith.compiler.ir.cost import Sizes
 from archsmith.compiler.ir.dims import Dim
 from archsmith.compiler.ir.op import Op
 from archsmith.compiler.ir.types import TensorType
+from archsmith.compiler.ops.attention import Attend
 from archsmith.compiler.ops.experts import FusedExperts
 from archsmith.compiler.ops.moe import NormRouter, Router
 from archsmith.compiler.schedule.code import name
@@ -30,13 +31,34 @@ IN_FLOAT8 = "O2,quantize-kv after compress-kv,fuse-dequantize after absorb-atten
 
 
 def launches(
-    package: ModuleType, layer: Any, batch: int, each: dict[str, int], monkeypatch: Any
+    package: ModuleType,
+    layer: Any,
+    batch: int,
+    each: dict[str, int],
+    counters: dict[str, int],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> list[str]:
-    """What one layer launches for a token of each row, on tensors without numbers."""
-    module = sys.modules[f"{package.__name__}.model"]
+    """What one layer launches for a token of each row, on tensors without numbers.
+
+    A kernel that is given fewer counters for a row than it wants sets its own to zero first.
+    """
+    module, caches = (sys.modules[f"{package.__name__}.{name}"] for name in ("model", "cache"))
+    memsets: list[str] = []
+
+    def counting(key: str, registered: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*given: Any, **options: Any) -> Any:
+            mine = [x for x in (*given, *options.values()) if x is arrived]
+            if sum(map(len, mine)) < counters[key] * batch:
+                memsets.append(f"memset of {key}")
+            return registered(*given, **options)
+
+        return call
+
     for key, function in list(vars(module).items()):
         if hasattr(function, "registered"):
-            monkeypatch.setattr(module, key, function.registered)
+            registered = function.registered
+            registered = counting(key, registered) if counters.get(key) else registered
+            monkeypatch.setattr(module, key, registered)
     width, dtypes = package.Config.hidden_size, getattr(layer, "dtypes", {})
     with torch.device("meta"):
         slots = torch.full((batch, 1), 7)
@@ -46,11 +68,12 @@ def launches(
         }
         x = torch.zeros(batch, 1, width, dtype=torch.bfloat16)
         turns = [torch.zeros(batch, 1, pairs(layer), dtype=torch.float32) for _ in range(2)]
-        arrived = torch.zeros(1024, dtype=torch.int32)
-    cache = sys.modules[f"{package.__name__}.cache"].LayerCache(buffers, slots, 64, False, arrived)
+        arrived = torch.zeros(batch * caches.COUNTERS, dtype=torch.int32)
+    cache = caches.LayerCache(buffers, slots, 64, False, arrived)
     with torch.no_grad(), Count() as count:
         layer(x, x, slots, *turns, cache)
-    return [op for op in count.ops for _ in range(each.get(op.split(".")[-2], 1))]
+    monkeypatch.undo()
+    return [*(op for op in count.ops for _ in range(each.get(op.split(".")[-2], 1))), *memsets]
 
 
 def pairs(layer: Any) -> int:
@@ -80,11 +103,15 @@ def counted(
         c.kernel.functions[0]: c.kernel.cost(c.op, c.operands, ROWS, plan.target).launches
         for c in taken
     }
+    counters = {
+        c.kernel.functions[0]: c.kernel.counters(c.op, c.operands, plan.target) for c in taken
+    }
+    assert sum(counters.values()) > 0
     monkeypatch.syspath_prepend(str(folder.parent))
     package = importlib.import_module(folder.name)
     with torch.device("meta"):
         layer = getattr(sys.modules[f"{folder.name}.model"], block)(torch.bfloat16)
-    return [launches(package, layer, batch, each, monkeypatch) for batch in (1, 8)]
+    return [launches(package, layer, batch, each, counters, monkeypatch) for batch in (1, 8)]
 
 
 @pytest.mark.parametrize(
@@ -122,9 +149,18 @@ class Recorded:
 
 
 def launched(
-    monkeypatch: pytest.MonkeyPatch, kernel: str, op: Op, texts: Sequence[str], tokens: int
+    monkeypatch: pytest.MonkeyPatch,
+    kernel: str,
+    op: Op,
+    texts: Sequence[str],
+    rows: int,
+    tokens: int = 1,
+    context: int = 9,
 ) -> list[str]:
-    """The kernels that a call launches, and what PyTorch does beside them but to allocate."""
+    """The kernels that a call launches, and what PyTorch does beside them but to allocate.
+
+    It is given as many counters as the kernel says that it wants.
+    """
     types = tuple(map(TensorType.parse, texts))
     family = registry().kernels[kernel]()
     module = emitted(family, {op: types}, "h200")
@@ -136,16 +172,18 @@ def launched(
     names = op.operand_names()[: len(types)]
     operands = {
         key: torch.empty(
-            type.sizes("size", B=tokens, T=1, S=9), dtype=getattr(torch, type.dtype), device="meta"
+            type.sizes("size", B=rows, T=tokens, S=context),
+            dtype=getattr(torch, type.dtype),
+            device="meta",
         )
         for key, type in zip(names, types, strict=True)
     }
     for key, launch in launches.items():
         monkeypatch.setattr(module, key, launch)
-    counts = family.counters(op, types, registry().targets["h200"]) > 0
-    arrived = {"arrived": name("arrived")} if counts else {}
+    counters = family.counters(op, types, registry().targets["h200"])
+    arrived = {"arrived": name("arrived")} if counters else {}
     code = family.call(op.at("size"), *map(name, names), phases=("decode",), **arrived)
-    operands["arrived"] = torch.empty(tokens, dtype=torch.int32, device="meta")
+    operands["arrived"] = torch.empty(rows * counters, dtype=torch.int32, device="meta")
     with Count() as count:
         eval(code.text, {**vars(module), **operands})
     monkeypatch.undo()
@@ -171,6 +209,17 @@ def test_what_norms_and_routes(monkeypatch: pytest.MonkeyPatch) -> None:
         "route_few",
     ]
     assert len(launched(monkeypatch, "triton.router", *plain, 17)) == 2
+
+
+@pytest.mark.parametrize("heads", ["[B, S, 8, 128]", "[B, S, 1, 128]"])
+@pytest.mark.parametrize("tokens", [1, 8])
+def test_attention_has_counters_enough(
+    heads: str, tokens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For all tiles of the queries of several tokens: it sets none of its own to zero."""
+    texts = "bfloat16[B, T, 32, 128]", *[f"bfloat16{heads}"] * 2, "int64[B, T]"
+    given = "triton.decode_attention", Attend(0.1), texts, 2, tokens, 4096
+    assert launched(monkeypatch, *given) == ["split_attention"]
 
 
 @pytest.mark.parametrize("tokens", [1, 16, 32])
