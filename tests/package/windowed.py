@@ -24,6 +24,8 @@ head: {{tied: true}}
 PARTS = {
     "local": "{kind: gqa, heads: 4, kv_heads: 2, head_dim: 6, rope: ROPE, window: WINDOW}",
     "whole": "{kind: gqa, heads: 4, kv_heads: 1, head_dim: 10, rope: ROPE}",
+    "capped": "{kind: gqa, heads: 4, kv_heads: 2, head_dim: 6, rope: ROPE, window: WINDOW,"
+    " softcap: 20.0}",
     "sinks": "{kind: gqa, heads: 4, kv_heads: 2, head_dim: 6, rope: ROPE, window: WINDOW,"
     " sinks: true, softcap: 20.0}",
 }
@@ -67,7 +69,7 @@ KINDS = {
     "window_500": Kind(500),  # longer than any text
     "step_by_step": Kind(5, (("sinks",), ("sinks",))),
     "alternating": Kind(5, (("local",), ("whole",), ("local",))),
-    "in_one_block": Kind(3, (("local", "whole"),)),
+    "in_one_block": Kind(3, (("capped", "whole"),)),
 }
 
 
