@@ -97,6 +97,8 @@ def write(folder: Path, files: Mapping[str, str], *, force: bool = False) -> dic
             _keep(folder, stage, set(files) | gone)
             for path, text in files.items():
                 _put(stage / path, text)
+            for path in files:  # all at once: to wait for the disk takes longer than to write
+                _sync(stage / path)
             _sync(stage)
             _exchange(stage, folder)
         finally:
@@ -158,14 +160,12 @@ def _link(source: Path, target: Path) -> None:
 
 def _put(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8", newline="\n") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+    path.write_text(text, encoding="utf-8", newline="\n")
 
 
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    """Let a file, or the names in a folder, be on the disk."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import networkx as nx
 
@@ -13,6 +14,7 @@ from .op import Op
 from .types import TensorType
 
 _NAME = re.compile(r"[a-z_][a-z0-9_]*")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -50,10 +52,12 @@ class Graph:
         self.outputs: tuple[Value, ...] = ()
         self.scope = ""
         self._nx: nx.MultiDiGraph[str] = nx.MultiDiGraph()
+        self._shared = False  # with a copy: who changes it first takes one of its own
         self._producer: dict[str, tuple[str, int]] = {}  # value name -> node, index
-        # Asked for far more often than the graph is changed, which empties both.
+        # Asked for far more often than the graph is changed, which empties all three.
         self._order: tuple[str, ...] = ()
         self._operands: dict[str, tuple[Value, ...]] = {}
+        self._made: dict[Any, Any] = {}
 
     # Building
 
@@ -94,8 +98,10 @@ class Graph:
     def copy(self) -> Graph:
         other = Graph()
         other.outputs, other.scope = self.outputs, self.scope
-        other._nx, other._producer = self._nx.copy(), dict(self._producer)
+        other._nx, other._producer = self._nx, dict(self._producer)
+        self._shared = other._shared = True
         other._order, other._operands = self._order, dict(self._operands)
+        other._made = dict(self._made)
         return other
 
     # Reading
@@ -150,6 +156,14 @@ class Graph:
             found |= {node, *nx.ancestors(self._nx, node)}
         return found
 
+    def once(self, make: Callable[[Graph], T]) -> T:
+        """What `make` makes of the graph; it is asked again only when the graph has changed."""
+        key = make, self.outputs
+        if key not in self._made:
+            self._made[key] = make(self)
+        made: T = self._made[key]
+        return made
+
     @property
     def inputs(self) -> tuple[Value, ...]:
         return tuple(n.results[0] for n in map(self._node, self._nx) if n.kind == "input")
@@ -167,6 +181,7 @@ class Graph:
         what nothing ever read; a new value takes the name of the old one that is gone, if somebody
         had named that.
         """
+        self._own()
         named = [not self.node(value).anonymous for value in dict.fromkeys(old)]
         keep, made = self.ancestors(new), self.ancestors(old)
         for before, after in zip(old, new, strict=True):
@@ -201,6 +216,7 @@ class Graph:
             if may and not read and node.name not in returned:
                 dead.add(node.name)
         dropped = [v.name for n in map(self._node, self._nx) if n.name in dead for v in n.results]
+        self._own()
         self._nx.remove_nodes_from(dead)
         self._changed()
         for name in dropped:
@@ -212,6 +228,7 @@ class Graph:
             raise GraphError(f"%{new} is already defined")
         if not _NAME.fullmatch(new):
             raise GraphError(f"{new!r} is no name of a value")
+        self._own()
         key, index = self._producer.pop(old)
         node = self._node(key)
         value = replace(node.results[index], name=new)
@@ -236,6 +253,7 @@ class Graph:
         for operand in operands:
             if operand not in self:
                 raise GraphError(f"%{operand.name} is no value of this graph")
+        self._own()
         self._nx.add_node(node.name, node=node)
         for slot, operand in enumerate(operands):
             source, index = self._producer[operand.name]
@@ -262,8 +280,13 @@ class Graph:
         ordered: nx.MultiDiGraph[str] = nx.MultiDiGraph()
         ordered.add_nodes_from((n, self._nx.nodes[n]) for n in names)
         ordered.add_edges_from(self._nx.edges(data=True))
-        self._nx = ordered
+        self._nx, self._shared = ordered, False
         self._changed()
 
+    def _own(self) -> None:
+        """Before a change: most copies are only read, and to copy takes networkx long."""
+        if self._shared:
+            self._nx, self._shared = self._nx.copy(), False
+
     def _changed(self) -> None:
-        self._order, self._operands = (), {}
+        self._order, self._operands, self._made = (), {}, {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any
 
@@ -12,20 +11,24 @@ from .graph import Graph, Value
 from .op import Op
 
 
-def print_graph(graph: Graph) -> Iterator[str]:
+def print_graph(graph: Graph) -> tuple[str, ...]:
     """One line a node, parameters left out; a change of scope is a comment line."""
-    scope = ""
+    return graph.once(_lines)
+
+
+def _lines(graph: Graph) -> tuple[str, ...]:
+    lines, scope = [], ""
     for node in graph.nodes():
         if node.kind == "param":
             continue
         if node.op is not None and node.scope != scope:
             scope = node.scope
-            yield f"# {scope}"
+            lines.append(f"# {scope}")
         names = ", ".join(f"%{v.name}" for v in node.results)
         types = ", ".join(str(v.type) for v in node.results)
         call = "input" if node.op is None else print_call(node.op, graph.operands(node))
-        yield f"{names} = {call} : {types}"
-    yield f"return {', '.join(f'%{v.name}' for v in graph.outputs)}"
+        lines.append(f"{names} = {call} : {types}")
+    return *lines, f"return {', '.join(f'%{v.name}' for v in graph.outputs)}"
 
 
 def print_call(op: Op, operands: tuple[Value, ...]) -> str:
