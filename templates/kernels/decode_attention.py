@@ -101,6 +101,7 @@ class TritonDecodeAttention(Kernel):
             "sinks": any(len(use.operands) > 4 for use in uses),
             "read_once": any(_sizes(use.op, use.operands, target).in_key for use in uses),
             "apart": not target.waits,
+            "wide": WIDE if any(map(_wide, uses)) else 0,
         }
 
     def call(
@@ -150,12 +151,12 @@ def _steps(sizes: Sizes, block_m: int) -> Iterator[tuple[int, int, int]]:
     """Programs that a processor has room for, slots of a block and blocks in flight, best first.
 
     Of two programs one reads while the other computes. One with wide results takes all the room,
-    since half as many programs leave half as much to combine; where their tiles are high as well,
-    scores of more than 32 slots would spill.
+    since half as many programs leave half as much to combine. Where tiles are high as well, scores
+    are products of half a block's slots, each of which reads all queries: 64 slots before 32.
     """
     blocks: tuple[tuple[int, int], ...] = ((64, 3), (64, 2), (32, 3), (32, 2), (16, 2))
     if block_m * sizes.value > WIDE:
-        blocks = ((32, 4), (32, 3))
+        blocks = ((64, 2), (32, 4), (32, 3))
     for programs in (1,) if sizes.value > 256 else (2, 1):
         yield from ((programs, block_n, stages) for block_n, stages in blocks)
 
@@ -165,6 +166,12 @@ def _most_slots(sizes: Sizes, target: Target) -> int:
     if "mfma" in target.features and sizes.value > 256:
         return LEAST
     return 64 if sizes.bytes <= 2 else 32
+
+
+def _wide(use: Use) -> bool:
+    """Whether a tile's results leave few registers for what a loop could compute beforehand."""
+    tiles = (config.constants for _, config in use.tiles)
+    return any(tile["BLOCK_M"] * tile["VALUE"] > WIDE for tile in tiles)
 
 
 def _programs(use: Use, target: Target) -> int:

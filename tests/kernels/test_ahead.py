@@ -43,7 +43,7 @@ def emitted(ahead: Ahead, plan: Plan) -> dict[str, str]:
     return emit(plan, ahead.registry.templates, FACTS)
 
 
-def hold(plan: Plan, found: list[Compiled], oldest: bool = False) -> None:
+def hold(plan: Plan, found: list[Compiled]) -> None:
     """Assert that kernels fit the target, spill nothing and multiply as it does best."""
     wide, narrow = INSTRUCTIONS[plan.target.name]
     used = [kernel for kernel in plan.emitted() if kernel.triton]
@@ -53,11 +53,7 @@ def hold(plan: Plan, found: list[Compiled], oldest: bool = False) -> None:
     rows = set()
     for kernel in found:
         assert kernel.shared <= plan.target.shared_memory, kernel
-        # Of 64 queries by 512 columns, Triton 3.9 has four registers too few, outside of the loop:
-        # see `test_attention_ahead.py`.
-        tile = [kernel.options.get(key) for key in ("BLOCK_M", "VALUE")]
-        crowded = kernel.kernel == "split_attention" and tile == [64, 512] and not oldest
-        assert kernel.spills == (16 if crowded else 0), kernel
+        assert kernel.spills == 0, kernel
         rows_of = "BLOCK_N" if kernel.kernel == "slot_gradients" else "BLOCK_M"
         block = kernel.options.get(rows_of)
         if block is not None and kernel.instructions:
@@ -84,7 +80,7 @@ def test_the_newest_triton(ahead: Ahead, example: str, target: str) -> None:
 @pytest.mark.parametrize("target", INSTRUCTIONS)
 def test_the_oldest_triton(ahead: Ahead, target: str) -> None:
     plan = planned("deepseek-v2-lite", target)
-    hold(plan, compiled(ahead, "deepseek-v2-lite", plan, oldest=True), oldest=True)
+    hold(plan, compiled(ahead, "deepseek-v2-lite", plan, oldest=True))
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,16 @@ def test_a_context_that_is_shared_out(case: Case, dtype: str) -> None:
     assert differ(*case.run(KERNEL, dtype, edit=shared_out)) < CLOSE[dtype]
 
 
+def test_a_tile_of_most_results() -> None:
+    """Of 64 queries by 512 columns, whose loop has other options."""
+
+    def full(text: str) -> str:
+        return re.sub(r"(?m)^PROGRAMS = \d+", "PROGRAMS = 1", text)
+
+    case = Case([70, 3], 64, 1, 576, 512, in_key=True)
+    assert differ(*case.run(KERNEL, "float16", edit=full)) < CLOSE["float16"]
+
+
 @pytest.mark.parametrize("target", ["a100", "b200", "mi300x"])
 def test_tiles_of_other_targets(target: str) -> None:
     case = Case([150, 90], 4, 2, 48, 32)
