@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ...compiler.ir.cost import Cost
+from ...compiler.ir.op import Op
 from ...compiler.ir.types import BYTES, TensorType
 from ...compiler.machine.target import Target
 from ...compiler.ops.attention import Attend
@@ -71,12 +73,22 @@ class Sizes:
         return (queries + slots + block_m * block_n) * self.bytes + BARRIERS
 
 
-def pageless(op: Attend, block: int) -> str | None:
+def pageless(op: Op, block: int) -> str | None:
     """Why a block of so many slots lies in no page of what `op` reads, or None."""
     page = op.pages()
     if page is None or page.size % block == 0:
         return None
     return f"a block of {block} slots lies in no page of {page.size}"
+
+
+def combining(rows: int, target: Target) -> Cost:
+    """What it takes, where rows are few, to combine what splits found: a launch of its own, or the
+    last program, which reads all of it alone, in about the time of two."""
+    if rows > target.processors:
+        return Cost()
+    if not target.waits:
+        return Cost(launches=1)
+    return Cost(bytes=2 * target.launch * target.bandwidth)
 
 
 def refusal(

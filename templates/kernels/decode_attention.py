@@ -14,7 +14,7 @@ from ...compiler.ops.attention import Attend
 from ...compiler.schedule.code import Code, call
 from ...compiler.schedule.kernel import Config, Kernel, Use
 from ...compiler.schedule.tiles import power_of_2
-from .attention import LEAST, Sizes, given, pageless, refusal
+from .attention import LEAST, Sizes, combining, given, pageless, refusal
 
 BATCH = 128  # rows of a call that is large
 WIDE = 128 * 128  # results of a tile that leave a thread of four warps few other registers
@@ -43,14 +43,8 @@ class TritonDecodeAttention(Kernel):
     def cost(
         self, op: Attend, operands: tuple[TensorType, ...], sizes: Call, target: Target
     ) -> Cost:
-        """Where rows are few, what splits found is combined: by a launch of its own, or by the last
-        program, which reads all of it alone, in about the time of two."""
-        cost = op.cost(sizes, *operands) + Cost(launches=1)
-        if sizes.batch * operands[1].row[0].size > target.processors:
-            return cost
-        if not target.waits:
-            return cost + Cost(launches=1)
-        return cost + Cost(bytes=2 * target.launch * target.bandwidth)
+        rows = sizes.batch * operands[1].row[0].size
+        return op.cost(sizes, *operands) + Cost(launches=1) + combining(rows, target)
 
     def configs(
         self, op: Attend, operands: tuple[TensorType, ...], rows: int, target: Target

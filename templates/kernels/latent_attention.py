@@ -24,7 +24,7 @@ class GluonLatentAttention(Kernel):
     name = "gluon.latent_attention"
     implements = "attend"
     functions = ("latent_attention",)
-    parts = ("gluon", "latent_split")
+    parts = ("gluon", "latent_tiles", "latent_split", "latent_parts")
     triton = True
     reference = "triton.decode_attention"
     phases = ("decode",)
@@ -58,10 +58,8 @@ class GluonLatentAttention(Kernel):
     def cost(
         self, op: Attend, operands: tuple[TensorType, ...], sizes: Call, target: Target
     ) -> Cost:
-        """Where rows are few, a second launch combines what the programs of each have found."""
         tiles = operands[1].row[0].size * -(-sizes.tokens * Sizes.of(operands).group // ROWS)
-        alone = 2 * sizes.batch * tiles > target.processors
-        return op.cost(sizes, *operands) + Cost(launches=1 if alone else 2)
+        return op.cost(sizes, *operands) + launches(sizes.batch * tiles, target)
 
     def configs(
         self, op: Attend, operands: tuple[TensorType, ...], rows: int, target: Target
@@ -94,6 +92,11 @@ class GluonLatentAttention(Kernel):
     ) -> Code:
         options = {"value_in_key": op.value_in_key, **given(op, None, None, table, slots)}
         return call("latent_attention", q, k, v, positions, op.scale, **options)
+
+
+def launches(tiles: int, target: Target) -> Cost:
+    """Where tiles are few, a second launch combines what the programs of each have found."""
+    return Cost(launches=1 if 2 * tiles > target.processors else 2)
 
 
 def _held(sizes: Sizes, config: Config) -> int:

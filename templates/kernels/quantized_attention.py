@@ -13,6 +13,7 @@ from ...compiler.ops.quantized_attention import QuantizedAttend
 from ...compiler.schedule.code import Code, call
 from ...compiler.schedule.kernel import Config, Kernel, Use
 from ...compiler.schedule.tiles import power_of_2, unable
+from .attention import combining
 
 LEAST = 16  # a matrix instruction takes no fewer of any axis
 WIDEST = 512  # numbers of a row: more of them leave no room for a block of slots
@@ -49,9 +50,7 @@ class TritonQuantizedAttention(Kernel):
     def cost(
         self, op: QuantizedAttend, operands: tuple[TensorType, ...], sizes: Sizes, target: Target
     ) -> Cost:
-        """Where rows are few, what splits found may be combined by a launch of its own."""
-        shared = sizes.batch <= target.processors
-        return op.cost(sizes, *operands) + Cost(launches=2 if shared and not target.waits else 1)
+        return op.cost(sizes, *operands) + Cost(launches=1) + combining(sizes.batch, target)
 
     def configs(
         self, op: QuantizedAttend, operands: tuple[TensorType, ...], rows: int, target: Target

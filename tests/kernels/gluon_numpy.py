@@ -8,13 +8,17 @@ meet what another warp has not been kept from by a fence and a barrier.
 from __future__ import annotations
 
 import itertools
-from collections import deque
+import sys
+from collections import ChainMap, deque
 from collections.abc import Callable, Mapping, Sequence
 from types import FunctionType, ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
+from kernels import checks
+from kernels.checks import emitted
 
 
 class Values(np.ndarray):
@@ -38,7 +42,11 @@ class Pointer:
     @classmethod
     def to(cls, tensor: torch.Tensor) -> Pointer:
         whole = torch.empty(0, dtype=tensor.dtype).set_(tensor.untyped_storage())
-        return cls(whole.numpy(), tensor.storage_offset())
+        if tensor.dtype.itemsize > 1:
+            return cls(whole.numpy(), tensor.storage_offset())
+        read = whole.float().numpy()  # NumPy has no float8
+        read.flags.writeable = False
+        return cls(read, tensor.storage_offset())
 
     def __add__(self, offset: Any) -> Pointer:
         return Pointer(self.memory, self.at + np.asarray(offset))
@@ -65,8 +73,20 @@ class Buffer:
     def index(self, i: Any) -> Buffer:
         return Buffer(self.data[int(i)], self.machine)
 
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.data.dtype
+
     def permute(self, axes: Sequence[int]) -> Buffer:
         return Buffer(self.data.transpose(axes), self.machine)
+
+    def slice(self, start: Any, length: int, dim: int = 0) -> Buffer:
+        part = (slice(None),) * dim + (slice(int(start), int(start) + length),)
+        return Buffer(self.data[part], self.machine)
+
+    def load(self, layout: Any) -> Values:
+        self.machine.reads(self)
+        return values(self.data.copy())
 
     def store(self, value: Values) -> None:
         self.machine.writes(self)
@@ -89,6 +109,7 @@ class Machine:
         self.groups: deque[list[tuple[Buffer, Values]]] = deque()
         self.unfenced: list[Buffer] = []
         self.fenced: list[Buffer] = []
+        self.unseen: list[Buffer] = []
         self.read: list[Buffer] = []
 
     def writes(self, buffer: Buffer) -> None:
@@ -97,6 +118,12 @@ class Machine:
 
     def written(self, buffer: Buffer) -> None:
         self.unfenced.append(buffer)
+        self.unseen.append(buffer)
+
+    def reads(self, buffer: Buffer) -> None:
+        """By threads, which see what others wrote behind a barrier: a fence is for products."""
+        assert not touched(buffer, self.unseen), "read before others have written"
+        self.read.append(buffer)
 
     def copy(self, into: Buffer, pointer: Pointer, mask: Any = None) -> None:
         assert into.data.shape == pointer.at.shape
@@ -119,7 +146,7 @@ class Machine:
         self.unfenced = []
 
     def barrier(self) -> None:
-        self.fenced, self.read = [], []
+        self.fenced, self.unseen, self.read = [], [], []
 
     def multiply(
         self, a: Buffer, b: Buffer, acc: Any, *, use_acc: bool = True, is_async: bool
@@ -141,7 +168,7 @@ class Machine:
 
 
 def touched(buffer: Buffer, others: Sequence[Buffer]) -> bool:
-    return any(np.may_share_memory(buffer.data, other.data) for other in others)
+    return any(np.shares_memory(buffer.data, other.data) for other in others)
 
 
 class Emulated:
@@ -149,7 +176,8 @@ class Emulated:
 
     def __init__(self, module: ModuleType, name: str) -> None:
         self.name = name
-        self.names = dict(vars(module))
+        parts = [f.fn.__globals__ for f in vars(module).values() if getattr(f, "is_gluon", bool)()]
+        self.names = dict(ChainMap(vars(module), *parts))
 
     def __getitem__(self, grid: Sequence[int]) -> Callable[..., None]:
         def launch(*arguments: Any, **constants: Any) -> None:
@@ -163,6 +191,19 @@ class Emulated:
         return launch
 
 
+def emulate(monkeypatch: pytest.MonkeyPatch, file: str, name: str) -> None:
+    """Have kernels emitted where Gluon is there: NumPy runs a function of one of their files."""
+
+    def patched(*arguments: Any) -> ModuleType:
+        module = emitted(*arguments)
+        monkeypatch.setattr(module, "runs_on_hopper", lambda x: True)
+        part = sys.modules[f"{module.__package__}.{file}"]
+        monkeypatch.setattr(module, name, Emulated(part, name))
+        return module
+
+    monkeypatch.setattr(checks, "emitted", patched)
+
+
 def _scope(
     names: Mapping[str, Any], machine: Machine, program: Sequence[int], grid: Sequence[int]
 ) -> dict[str, Any]:
@@ -170,7 +211,7 @@ def _scope(
     scope = {
         **names,
         "gl": _language(machine, program, grid),
-        "range": lambda *ends: map(values, range(*map(int, ends))),
+        "tl": SimpleNamespace(range=lambda *ends, **_: map(values, range(*map(int, ends)))),
         "async_copy": SimpleNamespace(commit_group=machine.commit, wait_group=machine.wait),
         "copy_to_shared": machine.copy,
         "barrier": machine.barrier,
@@ -193,7 +234,11 @@ def _language(machine: Machine, program: Sequence[int], grid: Sequence[int]) -> 
 
     return SimpleNamespace(
         **dict.fromkeys(
-            ("BlockedLayout", "NVMMASharedLayout", "NVMMADistributedLayout", "SliceLayout"), layout
+            (
+                *("BlockedLayout", "NVMMASharedLayout", "NVMMADistributedLayout"),
+                *("SliceLayout", "SwizzledSharedLayout"),
+            ),
+            layout,
         ),
         allocate_shared_memory=allocate,
         arange=lambda start, end, layout: values(np.arange(start, end)),
@@ -212,6 +257,7 @@ def _language(machine: Machine, program: Sequence[int], grid: Sequence[int]) -> 
         minimum=lambda a, b: values(np.minimum(a, b)),
         num_programs=lambda axis: grid[axis],
         program_id=lambda axis: values(program[axis]),
+        static_range=range,
         store=lambda at, value, mask=None: at.store(value, mask),
         sum=lambda x, axis: values(x.sum(axis)),
         where=lambda mask, a, b: values(np.where(mask, a, b)),

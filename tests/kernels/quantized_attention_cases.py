@@ -37,6 +37,7 @@ class Case:
         self,
         dtype: str,
         *,
+        kernel: str = "triton.quantized_attention",
         target: str = "h200",
         edit: Edit | None = None,
         part_of: int = 0,
@@ -59,7 +60,7 @@ class Case:
         page = Dim.of(self.page) if self.page else None
         wide = {"q": 0, "numbers": part_of, "numbers_scale": part_of, "rest": part_of}
         return interpreted(
-            "triton.quantized_attention",
+            kernel,
             QuantizedAttend((self.columns + self.rest) ** -0.5, block, page),
             [
                 f"[B, T, {self.heads}, {self.columns + self.rest}]",

@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from types import ModuleType, SimpleNamespace
-from typing import Any
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +14,6 @@ from archsmith.compiler.ir.cost import Sizes
 from archsmith.compiler.ir.dims import Dim
 from archsmith.compiler.ir.types import TensorType
 from archsmith.compiler.ops.attention import Attend
-from kernels import checks
 from kernels.checks import (
     Edit,
     Results,
@@ -27,7 +25,7 @@ from kernels.checks import (
     registry,
 )
 from kernels.expert_cases import changed
-from kernels.gluon_numpy import Emulated
+from kernels.gluon_numpy import Emulated, emulate
 
 CLOSE = 2e-3  # of the weights' and the result's rounding to float16
 KEY, REST = 128, 64
@@ -84,16 +82,7 @@ class Latent:
 
 @pytest.fixture
 def emulated(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Gluon is there, and NumPy runs it."""
-
-    def patched(*arguments: Any) -> ModuleType:
-        module = emitted(*arguments)
-        monkeypatch.setattr(module, "runs_on_hopper", lambda x: True)
-        file = sys.modules[f"{module.__package__}.latent_split"]
-        monkeypatch.setattr(module, "split", Emulated(file, "split"))
-        return module
-
-    monkeypatch.setattr(checks, "emitted", patched)
+    emulate(monkeypatch, "latent_split", "split")
 
 
 # Contexts that are not shared out; and splits of several blocks, more than are combined at once.
@@ -164,30 +153,29 @@ def test_where_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 TRIED = Latent([150, 70], heads=66, tokens=2)
-WEIGHTS = "weight.to(dtype))\n        "
 BROKEN = {
     "a row sees the slot behind its own": ("last[:, None]", "last[:, None] + 1"),
     "a row does not see its own slot": ("<= last[:, None]", "< last[:, None]"),
     "a tile sees what its first row does": ("gl.max(position, 0)", "-gl.max(-position, 0)"),
-    "all slots are read": ("slot < end, key,", "slot < end + 64, key,"),
+    "all slots are read": ("count, key, BLOCK_N", "BLOCK_N, key, BLOCK_N"),
     "rows past the last are others": ("tokens * R - 1)", "tokens * R)"),
-    "the first key's scores are forgotten": ("rest, score, is_async", "rest, zero, is_async"),
+    "the first key's scores are forgotten": ("(1, 0)), score, is_async", "(1, 0)), zero, is_async"),
     "what was added up does not shrink": (
-        "acc * gl.convert_layout(shrink, by_value)[:, None]",
+        "acc * gl.convert_layout(shrink, gl.SliceLayout(1, values))[:, None]",
         "acc",
     ),
     "the total does not shrink": ("total * shrink", "total"),
     "one block is waited for too late": ("wait_group(1)", "wait_group(2)"),
     "weights are not fenced": (
-        "weight.to(dtype))\n        fence_async_shared()",
-        "weight.to(dtype))",
+        "weights.dtype))\n    fence_async_shared()",
+        "weights.dtype))",
     ),
-    "no barrier ends a block": ("deps=[acc])\n        barrier()", "deps=[acc])"),
-    "no barrier stands before the scores": ("barrier()\n        block =", "block ="),
-    "blocks take no turns": ("turn = following", "turn = turn"),
+    "no barrier ends a block": ("barrier()  # before", "# before"),
+    "no barrier stands before the scores": ("barrier()\n        acc, top", "acc, top"),
+    "blocks take no turns": ("turn = ahead", "turn = turn"),
 }
 BROKEN_SHARED = {
-    "a split goes on into the next": ("end = gl.minimum(start + share, seen)", "end = seen"),
+    "a split goes on into the next": ("gl.minimum(start + share, seen)", "seen"),
     "splits that see nothing say nothing": (", none)", ", none * 0.0)"),
     "a split's part is not weighed": ("weight[:, None] * part", "part"),
     "splits past the first few are forgotten": ("range(0, splits, BLOCK_S)", "range(1)"),

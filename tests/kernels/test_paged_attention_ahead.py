@@ -16,23 +16,23 @@ from archsmith.compiler.ops.quantized_attention import QuantizedAttend
 from archsmith.compiler.schedule.candidates import use
 from kernels.recorded import Ahead
 from kernels.test_attention_ahead import operands
+from kernels.test_latent_attention_ahead import in_float8
 
 PAGE = Dim(64, 2)
-DECODE, GLUON, FLOAT8 = (
+DECODE, GLUON, FLOAT8, GLUON_FLOAT8 = (
     "triton.decode_attention",
     "gluon.latent_attention",
     "triton.quantized_attention",
+    "gluon.quantized_latent_attention",
 )
 LATENT = Attend(0.07, value_in_key=True, page=PAGE)
-IN_FLOAT8 = [
-    *("bfloat16[B, T, 16, 576]", "float8_e4m3fn[B, S, 512]"),
-    *("float32[B, S, 4]", "bfloat16[B, S, 64]", "int64[B, T]"),
-]
+IN_FLOAT8 = QuantizedAttend(0.07, page=PAGE)
 MODELS: dict[str, tuple[str, Op, tuple[TensorType, ...]]] = {
     "deepseek-v2-lite": (DECODE, LATENT, operands(16, 1, 576, 512)),
     "llama-3-8b": (DECODE, Attend(0.07, page=PAGE), operands(32, 8, 128, 128)),
     "deepseek-v3": (GLUON, LATENT, operands(128, 1, 576, 512)),
-    "float8": (FLOAT8, QuantizedAttend(0.07, page=PAGE), tuple(map(TensorType.parse, IN_FLOAT8))),
+    "float8": (FLOAT8, IN_FLOAT8, in_float8(16, 576, 512)),
+    "float8-128": (GLUON_FLOAT8, IN_FLOAT8, in_float8(128, 576, 512)),
 }
 
 
@@ -43,7 +43,9 @@ def compiled(ahead: Ahead, model: str, target: str, oldest: bool) -> list[Compil
     assert kernel.refuses(op, types, chip) is None
     found = use(kernel, op, types, chip)
     values = {"module": SimpleNamespace(windowed=False, page=PAGE.size)}
-    files = {"kernels/__init__.py": "", "kernels/decode_attention.py": "decode_attention = None\n"}
+    stems = "decode_attention", "quantized_attention"
+    files = {f"kernels/{stem}.py": f"{stem} = None\n" for stem in stems}
+    files["kernels/__init__.py"] = ""
     for stem in (kernel.stem(), *kernel.parts):
         files[f"kernels/{stem}.py"] = kernel_file(kernel, [found], chip, values, part=stem)
     for stem in ("attend", "quantized_attend"):
@@ -68,6 +70,7 @@ def compiled(ahead: Ahead, model: str, target: str, oldest: bool) -> list[Compil
         ("llama-3-8b", "a100"),
         ("deepseek-v3", "h200"),
         ("float8", "h200"),
+        ("float8-128", "h200"),
     ],
 )
 def test_a_block_lies_in_one_page(ahead: Ahead, model: str, target: str, oldest: bool) -> None:
