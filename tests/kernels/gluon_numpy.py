@@ -2,7 +2,8 @@
 
 Layouts mean nothing here; the order of what is asynchronous does. What a copy writes is not a
 number until it was waited for, a product reads its operands when it is waited for, and neither may
-meet what another warp has not been kept from by a fence and a barrier.
+meet what another warp has not been kept from by a fence and a barrier. Threads see what others
+wrote behind a barrier.
 """
 
 from __future__ import annotations

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
+import torch
 from archsmith.compiler.ir.dims import Dim
 from archsmith.compiler.ir.types import TensorType
 from archsmith.compiler.ops.quantized_attention import QuantizedAttend
+from archsmith.compiler.ops.quantized_rows import QuantizeRows
 from kernels.checks import Edit, Results, differ, emitted, holds, registry
 from kernels.expert_cases import changed
 from kernels.gluon_numpy import Emulated, emulate
@@ -60,15 +62,21 @@ def test_without_gluon_it_is_tritons(case: Case) -> None:
 
 
 def test_on_a_cpu_it_is_pytorchs() -> None:
+    """Down both steps, as in float64 on a GPU."""
     types = (
         *("float16[B, T, 64, 192]", "float8_e4m3fn[B, S, 128]", "float32[B, S, 2]"),
         *("float16[B, S, 64]", "int64[B, T]"),
     )
-    op = QuantizedAttend(1.0, Dim.of(64))
+    op = QuantizedAttend(0.1, Dim.of(64))
     module = emitted(registry().kernels[NAME](), {op: tuple(map(TensorType.parse, types))}, "h200")
-    tritons = module.quantized_latent_attention.reference
-    assert tritons is sys.modules[f"{module.__package__}.quantized_attention"].quantized_attention
-    assert tritons.reference.__name__ == "_reference"  # PyTorch's, which counts no programs
+    draws = np.random.default_rng(0)
+    numbers, scales = QuantizeRows(op.block).reference(draws.standard_normal((2, 9, 128)))
+    q, rest = draws.standard_normal((2, 1, 64, 192)), draws.standard_normal((2, 9, 64))
+    given = [q, numbers, scales, rest, np.array([[8], [3]])]
+    q, numbers, scales, rest, positions = map(torch.from_numpy, given)
+    numbers = numbers.to(torch.float8_e4m3fn)
+    found = module.quantized_latent_attention(q, numbers, scales, rest, positions, 0.1, 64)
+    assert differ((found.numpy(),), (op.at("size").reference(*given),)) < 1e-12
 
 
 @pytest.mark.parametrize(("wider", "copied"), [(208, True), (200, False)])
