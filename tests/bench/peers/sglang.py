@@ -67,8 +67,12 @@ def _called(activation: str) -> Callable[..., Tensor]:
 
 
 def attend(scale: float, value_in_key: bool, **rules: Any) -> tuple[Any, Any]:
-    """Of one token a row, whose slots are named one by one."""
-    from sglang.srt.layers.attention.triton_ops.decode_attention import decode_attention_fwd
+    """Of one token a row, whose slots are named one by one. It is told of a latent, of which it
+    then reads no values beside the keys."""
+    try:
+        from sglang.kernels.ops.attention.decode_attention import decode_attention_fwd
+    except ImportError:  # up to some version between 0.5.14 and 0.5.20
+        from sglang.srt.layers.attention.triton_ops.decode_attention import decode_attention_fwd
 
     if any(rules.values()):
         raise ValueError("it is asked without window, cap and sinks")
@@ -91,7 +95,10 @@ def attend(scale: float, value_in_key: bool, **rules: Any) -> tuple[Any, Any]:
         out = q.new_empty(batch, heads, v.shape[-1])
         part = q.new_empty(batch, heads, SPLITS, v.shape[-1], dtype=torch.float32)
         lse = q.new_empty(batch, heads, SPLITS, dtype=torch.float32)
-        decode_attention_fwd(q, k, v, out, starts, used, part, lse, splits, SPLITS, scale, 1.0, 1.0)
+        decode_attention_fwd(
+            *(q, k, v, out, starts, used, part, lse, splits, SPLITS, scale, 1.0, 1.0),
+            has_mla=value_in_key,
+        )
         return out[:, None]
 
     return arranged, run
