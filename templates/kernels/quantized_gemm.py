@@ -226,7 +226,7 @@ def _turns(block_m: int, item: int, target: Target) -> tuple[int, ...]:
 
     Of 128 rows, gate, up and a block's product of one fit registers, as wide as a block each, and a
     second product, which begins before the first is added, does not. So there are two loops: what
-    is read is a third more than it would be in one, and a fifth less than of 64 rows in one.
+    each reads is a third more than it would be in one, and a fifth less than of 64 rows in one.
     """
     if item == 4 or block_m < 64 or not reads_shared(target):
         return (1,)
