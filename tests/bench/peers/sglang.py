@@ -4,7 +4,8 @@ https://github.com/sgl-project/sglang
 
 Of 0.5.20, the newest that was found for torch 2.13, what is called here was run in Triton's
 interpreter at small sizes, with PyTorch in the place of its compiled operators: experts and
-attention differ from float64 by 5e-4 in float16. 0.5.14, for torch 2.11, was read: it is called alike.
+attention differ from float64 by 5e-4 in float16. 0.5.14, for torch 2.11, was read: it is called
+alike.
 """
 
 from __future__ import annotations

@@ -4,8 +4,9 @@ https://github.com/vllm-project/vllm
 
 Of 0.32, the newest for torch 2.13, what is called here was run in Triton's interpreter at small
 sizes, with PyTorch in the place of its compiled operators: experts and attention differ from
-float64 by 5e-7 in float32 and by 5e-4 in float16. Of 0.26, for torch 2.11, the attention was read: it is
-called alike. It takes its table for these experts and this card, where there is one, by itself.
+float64 by 5e-7 in float32 and by 5e-4 in float16. Of 0.26, for torch 2.11, the attention was read:
+it is called alike. It takes its table for these experts and this card, where there is one, by
+itself.
 """
 
 from __future__ import annotations
