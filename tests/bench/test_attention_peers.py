@@ -58,14 +58,20 @@ def with_cache(q: Any, k: Any, v: Any, qv: Any, cache_seqlens: Any, **options: A
     return plain(q, k, v, cache_seqlens, options["softmax_scale"])
 
 
-def vllms(q: Any, k: Any, v: Any, out: Any, lse: Any, table: Any, lengths: Any, *o: Any) -> None:
+def vllms(
+    q: Any, k: Any, v: Any, out: Any, lse: Any, table: Any, lengths: Any, *o: Any, is_mla: bool
+) -> None:
     between, splits, scale, page = o
+    assert is_mla == (k.shape[-2] == 1)
     assert (between.shape[2], between.shape[3], page) == (splits, v.shape[-1] + 1, 64)
     out.copy_(plain(q[:, None], whole(k, table), whole(v, table), lengths, scale)[:, 0])
 
 
-def sglangs(q: Any, k: Any, v: Any, out: Any, starts: Any, used: Any, *o: Any) -> None:
+def sglangs(
+    q: Any, k: Any, v: Any, out: Any, starts: Any, used: Any, *o: Any, has_mla: bool
+) -> None:
     _, _, splits, most, scale, *_ = o
+    assert has_mla == (k.shape[-2] == 1)
     assert (splits <= most).all()
     for row, (first, end) in enumerate(pairwise(starts)):
         mine, length = used[first:end], (end - first)[None]
@@ -86,7 +92,7 @@ FAKES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
         {"decode_attention_fwd": vllms},
     ),
     "sglang": (
-        "sglang.srt.layers.attention.triton_ops.decode_attention",
+        "sglang.kernels.ops.attention.decode_attention",
         {"decode_attention_fwd": sglangs},
     ),
 }

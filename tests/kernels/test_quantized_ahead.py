@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 import pytest
 from archsmith.compiler.emit.aot import Compiled, calls
 from archsmith.compiler.emit.kernels import kernel_file, operators_file
@@ -33,9 +36,20 @@ USES = [
 ]
 
 
+# Candidates that are nowhere the first, of DeepSeek-V3 on an H200 and for so many tokens.
+TURNS = {"BLOCK_M": 64, "TURNS": 2}, {"BLOCK_M": 128, "TURNS": 2}
+OTHERS = [(True, 2048, TURNS[0]), (False, 8192, TURNS[1])]
+
+
 def compiled(
-    ahead: Ahead, registry: Registry, use_of: tuple[str, str, str, bool], oldest: bool
+    ahead: Ahead,
+    registry: Registry,
+    use_of: tuple[str, str, str, bool],
+    oldest: bool,
+    rows: int = 0,
+    like: Mapping[str, int] | None = None,
 ) -> list[Compiled]:
+    """Of the first tiles, or of the first candidate for so many rows that is `like` it."""
     target, model, format, near = use_of
     sizes, calls_of = SIZES[model]
     texts = types(*sizes, format, 128)
@@ -45,11 +59,16 @@ def compiled(
     kernel = registry.kernels["triton.quantized_gemm"]()
     for family in (registry.kernels[kernel.reference](), kernel):
         found = use(family, op, operands, chip)
+        if like and family is kernel:
+            every = kernel.configs(op, operands, rows, chip)
+            other = next(c for c in every if like.items() <= c.constants.items())
+            found = replace(found, tiles=((None, other),))
         for stem in (family.stem(), *family.parts):
             files[f"kernels/{stem}.py"] = kernel_file(family, [found], chip, VALUES, part=stem)
     files["kernels/operators.py"] = operators_file(registry.templates["operators.py"], files, 2)
-    asked = calls(kernel, found, [Sizes(1, rows, rows) for rows in calls_of], ("prefill",))
-    job = f"{JOBS[model]}{format}" + "-activations" * near
+    sizes_of = [Sizes(1, n, n) for n in ((rows,) if like else calls_of)]
+    asked = calls(kernel, found, sizes_of, ("prefill",))
+    job = f"{JOBS[model]}{format}" + "-activations" * near + "-turns" * bool(like)
     return ahead(job, files, asked, chip, oldest)
 
 
@@ -63,9 +82,7 @@ def test_experts_in_8_bits(
     assert {kernel.kernel for kernel in found} >= {"_product", "_combine", "_sort"}
     assert ("_round" in {kernel.kernel for kernel in found}) == near
     products = [kernel for kernel in found if kernel.kernel == "_product"]
-    assert {kernel.options["BLOCK_M"] for kernel in products} >= {16, 32, 64 if near else 128} or (
-        target == "a100"
-    )
+    assert {kernel.options["BLOCK_M"] for kernel in products} >= {16, 32, 128} or target == "a100"
     for kernel in found:
         assert kernel.spills == 0, kernel
         assert kernel.shared <= registry.targets[target].shared_memory, kernel
@@ -85,3 +102,19 @@ def test_experts_in_8_bits(
             each = max(tall // (64 * (tile["num_warps"] // 4)), 1)
             deep = tile["BLOCK"] // (32 if near else 16)
             assert kernel.instructions[wanted] == parts * each * deep, kernel
+
+
+@pytest.mark.parametrize("oldest", [False, True])
+@pytest.mark.parametrize(("near", "rows", "like"), OTHERS)
+def test_others_are_candidates_that_fit(
+    ahead: Ahead, registry: Registry, near: bool, rows: int, like: Mapping[str, int], oldest: bool
+) -> None:
+    use_of = ("h200", "deepseek-v3", FLOAT8, near)
+    found = compiled(ahead, registry, use_of, oldest, rows, like)
+    products = [kernel for kernel in found if kernel.kernel == "_product"]
+    assert len(products) == 2
+    for kernel in products:
+        assert kernel.spills == 0, kernel
+        assert set(kernel.instructions) == {"wgmma.mma_async"}, kernel
+        warps, held = kernel.options["num_warps"], 2 if near else 1  # programs of a processor
+        assert held * warps * 32 * kernel.registers <= 65536, kernel

@@ -35,7 +35,7 @@ SHAPES = [
     (32, 3, 2, 24, 24),
     (33, 4, 1, 16, 31),  # sorted from here on
     (40, 2, 1, 48, 33),
-    (70, 1, 1, 16, 17),  # several tiles
+    (130, 1, 1, 16, 17),  # several tiles
 ]
 
 

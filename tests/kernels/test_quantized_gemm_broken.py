@@ -45,6 +45,11 @@ BROKEN_OF_ACTIVATIONS = {
     "some blocks of x are left out": ("triton.cdiv(blocks, some)", "(blocks // some)"),
     "scales are spaced like rows": ("row * blocks + block, scale", "row * IN + block, scale"),
 }
+BROKEN_OF_TURNS = {
+    "gate is summed in both turns": ("if turn == 0:", "if turn >= 0:"),
+    "up in none": ("turn == TURNS - 1", "turn == TURNS"),
+    "there is one": ("tl.static_range(TURNS if gated else 1)", "tl.static_range(1)"),
+}
 BROKEN_OF_WIDE = {
     **DESCRIBED,
     "what follows a row's last column has a part in its scale": (
@@ -58,6 +63,7 @@ CALLS: dict[str, tuple[Call, dict[str, tuple[str, str]]]] = {
     "few": (lambda e: run(17, 3, 1, 40, 40, chosen=(0, 2), target="a100", edit=e), BROKEN),
     "many": (lambda e: run(40, 4, 2, 70, 40, chosen=(1, 2, 3), edit=e), BROKEN_OF_MANY),
     "near": (lambda e: run(17, 2, 1, 40, 40, near=True, edit=e), BROKEN_OF_ACTIVATIONS),
+    "turns": (lambda e: run(70, 1, 1, 40, 40, near=True, edit=e), BROKEN_OF_TURNS),
     "wide": (
         lambda e: run(20, 3, 2, 144, 80, block=64, near=True, target=single("h200"), edit=e),
         BROKEN_OF_WIDE,

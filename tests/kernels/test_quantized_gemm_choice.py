@@ -46,6 +46,9 @@ def test_tiles(registry: Registry, model: tuple[int, ...], chip: str, near: bool
             assert tile["SUMMED"] == (not tile["SORTED"] and "mfma" not in target.features)
             assert tile["GATE_N"] == 128 or not near  # the hidden row's blocks are whole
             assert max(tile["GATE_N"], tile["DOWN_N"]) <= 128  # columns have one scale
+            # Two sums as wide as a block and a product of one have the registers of 128 rows.
+            assert tile["TURNS"] == 2 or tile["BLOCK_M"] < 128 or not near
+            assert tile["TURNS"] == 1 or (wide and tile["BLOCK_M"] >= 64)
             assert not tile["SWAPPED"] or (wide and min(tile["GATE_N"], tile["DOWN_N"]) >= 64)
             if "tma" in target.features:
                 aligned = not width % 16 and not inner % 16

@@ -1,6 +1,8 @@
 """DeepGEMM's grouped product in bfloat16 (https://github.com/deepseek-ai/DeepGEMM), with a sort.
 
-Not run yet: written from its tests at commit 0274ad7. What stands between its products is PyTorch.
+Not run: it is CUDA. Written from its tests at commit 0274ad7; what is called here is there at
+54e2261 too, and in 2.8.0, as vLLM 0.32 holds it. Between its products stands PyTorch, compiled
+where it is one kernel's work.
 """
 
 from __future__ import annotations
@@ -30,10 +32,18 @@ def fused_experts(activation: str, **_: Any) -> tuple[Any, Any]:
         deep_gemm.m_grouped_bf16_gemm_nt_contiguous(rows, weight, out, groups)
         return out
 
-    return _arranged, layer(activation, product, deep_gemm.get_mk_alignment_for_contiguous_layout())
+    align = deep_gemm.get_mk_alignment_for_contiguous_layout()
+    return _arranged, layer(activation, product, align, torch.compile(gated, dynamic=False))
 
 
-def layer(activation: str, product: Product, align: int) -> Callable[..., Tensor]:
+def gated(both: Tensor) -> Tensor:
+    gate, up = both.chunk(2, -1)
+    return F.silu(gate) * up
+
+
+def layer(
+    activation: str, product: Product, align: int, between: Callable[[Tensor], Tensor] = gated
+) -> Callable[..., Tensor]:
     """Experts by a product whose groups of rows begin at multiples of `align`."""
     if activation != "silu":
         raise ValueError(f"it has no {activation}")
@@ -43,8 +53,8 @@ def layer(activation: str, product: Product, align: int) -> Callable[..., Tensor
         order, place, groups = aligned(index, experts, align)
         rows = x.new_zeros(len(groups), x.shape[1])
         rows[place] = x[order // index.shape[1]]
-        gate, up = product(rows, gate_up, groups).chunk(2, -1)
-        return mixed(product(F.silu(gate) * up, down, groups)[place], order, weight)
+        hidden = between(product(rows, gate_up, groups))
+        return mixed(product(hidden, down, groups)[place], order, weight)
 
     return run
 

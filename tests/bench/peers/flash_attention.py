@@ -1,7 +1,7 @@
 """Attention by FlashAttention-3 (https://github.com/Dao-AILab/flash-attention, folder hopper).
 
-Not run yet: written from its source. Of a latent, it is given the query in two parts: `qv` meets
-the values, of up to 512 columns, and q the rest of the keys.
+Not run: it is CUDA. The calls are those of its source at commit 0251105a. Of a latent, it is given
+the query in two parts: `qv` meets the values, of up to 512 columns, and q the rest of the keys.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Attention to a latent by DeepSeek's FlashMLA (https://github.com/deepseek-ai/FlashMLA).
 
-Not run yet: written from its source at commit 9241ae3, whose schedule is made by the first call.
+Not run: it is CUDA. Written from its source at commit 9241ae3, whose schedule is made by the first
+call, and read again as vLLM 0.32 holds it (`vllm.third_party.flashmla`): the call is the same.
 """
 
 from __future__ import annotations

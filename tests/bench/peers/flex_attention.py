@@ -1,4 +1,7 @@
-"""PyTorch's FlexAttention, compiled: Triton kernels made by Inductor."""
+"""PyTorch's FlexAttention, compiled: Triton kernels made by Inductor.
+
+Forward was run on a CPU by torch 2.13, which has no gradients of it there.
+"""
 
 from __future__ import annotations
 

