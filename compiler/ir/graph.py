@@ -14,7 +14,7 @@ from .op import Op
 from .types import TensorType
 
 _NAME = re.compile(r"[a-z_][a-z0-9_]*")
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -156,12 +156,12 @@ class Graph:
             found |= {node, *nx.ancestors(self._nx, node)}
         return found
 
-    def once(self, make: Callable[[Graph], T]) -> T:
+    def once(self, make: Callable[[Graph], _T]) -> _T:
         """What `make` makes of the graph; it is asked again only when the graph has changed."""
         key = make, self.outputs
         if key not in self._made:
             self._made[key] = make(self)
-        made: T = self._made[key]
+        made: _T = self._made[key]
         return made
 
     @property
