@@ -17,7 +17,7 @@ from .prefill_attention import options
 
 ROWS = 128  # queries of a tile: 64 for each of two warp groups
 SWIZZLED = 64  # columns that the instruction's layout of shared memory takes at a time
-WIDEST = 256  # columns of a result that a tile has registers for, and of a key's first part
+WIDEST = 128  # columns of a result that a tile has registers for, and of a key's first part
 REACHED = 570 / 989.4
 """Of the peak, in FlashAttention-3 without warp specialization, whose products and weights overlap
 as here (arXiv:2407.08608, section 4.2)."""
@@ -48,8 +48,6 @@ class GluonPrefillAttention(Kernel):
                 f"keys of {sizes.k} and values of {sizes.v} are no powers of two from {SWIZZLED}"
                 f" to {WIDEST}, or keys a sum of two of them"
             )
-        if op.softcap is not None and sizes.v > 128:
-            return f"a cap and values of {sizes.v} leave a thread no registers"
         if next(self.configs(op, operands, ROWS, target), None) is None:
             return f"no tile fits the shared memory of {target.shared_memory} bytes"
         return None
@@ -66,9 +64,9 @@ class GluonPrefillAttention(Kernel):
         sizes = Sizes.of(operands)
         key, rest = sizes.parts
         columns = {"KEY": key, "REST": rest, "VALUE": sizes.v}
-        for block_n in (128, 64):
-            if _fits(op, sizes, block_n) and _held(sizes, block_n) <= target.shared_memory:
-                yield Config({**columns, "BLOCK_M": ROWS, "BLOCK_N": block_n}, num_warps=8)
+        block_n = _slots(op, sizes)
+        if _held(sizes, block_n) <= target.shared_memory:
+            yield Config({**columns, "BLOCK_M": ROWS, "BLOCK_N": block_n}, num_warps=8)
 
     def key(self, op: Attend, operands: tuple[TensorType, ...]) -> tuple[int, ...]:
         return Sizes.of(operands).key
@@ -100,15 +98,13 @@ class GluonPrefillAttention(Kernel):
         return call("overlapped_attention", q, k, v, positions, op.scale, **others)
 
 
-def _fits(op: Attend, sizes: Sizes, block_n: int) -> bool:
-    """Whether a thread has registers for scores and results, and the weights of two blocks.
+def _slots(op: Attend, sizes: Sizes) -> int:
+    """Slots of a block: a thread holds its scores and results, and the weights of two blocks.
 
-    Tried: with a cap beside 256 columns, and a window or a cap beside 128 slots and 128 columns,
-    Triton 3.9 spills.
+    Tried: beside 128 columns and 128 slots, a window leaves Triton 3.9 too few registers.
     """
-    if op.softcap is not None or (op.window is not None and sizes.v > 64):
-        return block_n == 64
-    return sizes.v + 2 * block_n <= 3 * ROWS
+    narrow = op.softcap is not None or (op.window is not None and sizes.v > 64)
+    return 64 if narrow else 128
 
 
 def _held(sizes: Sizes, block_n: int) -> int:

@@ -75,7 +75,7 @@ class Buffer:
 
 
 class Product:
-    """What a matrix instruction will have computed, of operands that stay as they are until then."""
+    """What a matrix instruction will have computed of operands that stay as they are till then."""
 
     def __init__(self, operands: Sequence[Buffer | Values], before: Values | Product) -> None:
         self.operands, self.before = operands, before
@@ -149,9 +149,13 @@ class Machine:
             product = self.products.popleft()
             for x in product.operands:
                 if not isinstance(x, Buffer):
-                    assert any(x is kept for kept in deps), "registers are written anew while they are read"
+                    assert any(x is kept for kept in deps), (
+                        "registers are written anew while they are read"
+                    )
                     continue
-                assert not touched(x, [*self.unfenced, *self.fenced]), "read before all have written"
+                assert not touched(x, [*self.unfenced, *self.fenced]), (
+                    "read before all have written"
+                )
                 self.read.append(x)
             product.compute()
         found = [x.sum if isinstance(x, Product) else x for x in deps]
