@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from archsmith.compiler.emit.kernels import kernel_file, operators_file
 from archsmith.compiler.ir.types import TensorType
+from archsmith.compiler.schedule.candidates import use
 from kernels import checks
 from kernels.attention_cases import Case
-from kernels.checks import Edit, Results, differ, emitted, holds, registry
+from kernels.checks import VALUES, Edit, Results, differ, emitted, holds, registry
 from kernels.expert_cases import changed
 from kernels.gluon_numpy import Emulated
 
@@ -127,6 +129,40 @@ def test_elsewhere_it_is_pytorchs() -> None:
         strict=True,
     ):
         torch.testing.assert_close(x, y)
+
+
+def test_tritons_gradients_go_on_from_what_it_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Results, and logarithms of totals, as a package has them that trains."""
+    case = Case([80, 80], 2, 1, 64, 64, tokens=80)
+    types = tuple(TensorType.parse(t if t[0] != "[" else f"float16{t}") for t in case.types)
+    chip, kernels = registry().targets["h200"], registry().kernels
+    names = KERNEL, kernels[KERNEL].gradient, "triton.prefill_attention", "torch.attend"
+    forward, gradient, *others = (kernels[name]() for name in names)
+    files = {
+        stem: kernel_file(kernel, [use(kernel, case.op, types, chip)], chip, VALUES, own, part=stem)
+        for kernel in (gradient, *others, forward)
+        for own in [None if kernel is gradient else gradient]
+        for stem in (kernel.stem(), *kernel.parts)
+    }
+    files["operators"] = operators_file(registry().templates["operators.py"], files, 2)
+    module = checks.imported(tuple(sorted(files.items())), forward.stem())
+    file = sys.modules[f"{module.__package__}.overlapped_tile"]
+    monkeypatch.setattr(module, "attend_tile", Emulated(file, "attend_tile"))
+    monkeypatch.setattr(module, "runs_on_hopper", lambda x: True)
+    operands = {
+        key: torch.from_numpy(x) for key, x in case.values("float16").items() if key != "positions"
+    }
+    exact = {key: x.double().requires_grad_() for key, x in operands.items()}
+    where = torch.arange(80).expand(2, -1), case.op.scale, True
+    given = [operands[key].requires_grad_() for key in "qkv"]
+    found = module.overlapped_attention.registered(*given, *where)
+    wanted = module.overlapped_attention(*(exact[key] for key in "qkv"), *where)
+    along = torch.randn_like(wanted)
+    differences = differ(
+        checks.as_arrays(torch.autograd.grad(found, given, along.half())),
+        checks.as_arrays(torch.autograd.grad(wanted, list(exact[key] for key in "qkv"), along)),
+    )
+    assert differences < CLOSE
 
 
 TRIED = Case([290, 150], 4, 2, 192, 128, tokens=70)
