@@ -30,8 +30,8 @@ main()
 """
 MAIN = 'if __name__ == "__main__":\n    main()\n'
 
-# An instruction of Hopper, or two of its words, by what it is called here: a product, and one whose
-# group ends; a wait until so many groups are left; exponentials; and a branch.
+# Instructions of Hopper, by what they are called here: a product, and one that ends its group; a
+# wait until so many groups are left; an exponential; a branch.
 CALLED = {
     r"HGMMA\S* (?!.*gsb0)": "product",
     r"HGMMA\S* .*gsb0": "last",
