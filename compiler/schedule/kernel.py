@@ -195,7 +195,7 @@ class GradientKernel(Kernel):
 
     implements = ""
     differentiates: ClassVar[str]
-    """The kernel, by name."""
+    """The kernel, by name; others that keep and give the same may name this one as `gradient`."""
     constant: ClassVar[tuple[str, ...]] = ()
     """Operands of floats, by name, whose gradients it does not compute."""
     saved: ClassVar[tuple[int, ...]] = ()

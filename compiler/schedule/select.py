@@ -41,7 +41,7 @@ def select(
         for phase in (phase for phases in block.graphs for phase in phases):
             choices += _chosen(block, phase, by_op, found, target, calls[phase], model.dtype)
     references = _references(choices, kernels)
-    gradients = {k.differentiates: k for k in found if _differentiates(k, choices, target)}
+    gradients = {name: k for k in found for name in _differentiated(k, choices, target)}
     return Plan(model, target, tuple(choices), calls, references, tuned, gradients, loss)
 
 
@@ -63,11 +63,19 @@ def _references(choices: list[Choice], kernels: Mapping[str, type[Kernel]]) -> t
     return tuple(found[name] for name in sorted(found))
 
 
-def _differentiates(kernel: GradientKernel, choices: list[Choice], target: Target) -> bool:
-    """Whether a model trains with the other kernel, and this one serves all that it trains."""
-    asked = [c for c in choices if (c.kernel.name, c.phase) == (kernel.differentiates, "train")]
+def _differentiated(kernel: GradientKernel, choices: list[Choice], target: Target) -> set[str]:
+    """The kernels that a model trains with whose gradients this one computes, and the one that it
+    was written for, which may stand in for them; none where it does not serve all of them."""
+    asked = [
+        choice
+        for choice in choices
+        if choice.phase == "train"
+        and (choice.kernel.name == kernel.differentiates or choice.kernel.gradient == kernel.name)
+    ]
     with blamed(kernel):
-        return bool(asked) and not any(kernel.refuses(c.op, c.operands, target) for c in asked)
+        if not asked or any(kernel.refuses(c.op, c.operands, target) for c in asked):
+            return set()
+    return {kernel.differentiates, *(choice.kernel.name for choice in asked)}
 
 
 def _chosen(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ...compiler.ir.cost import Cost
+from ...compiler.ir.cost import Sizes as Call
 from ...compiler.ir.types import TensorType
 from ...compiler.machine.target import Target
 from ...compiler.ops.attention import Attend
@@ -13,6 +15,9 @@ from ...compiler.schedule.kernel import Config, Kernel, Use
 from ...compiler.schedule.tiles import power_of_2
 from .attention import LEAST, Sizes, given, refusal
 
+REACHED = 487 / 989.4
+"""Of the peak, where a program of Triton's asks for products and waits: the best of its attention
+without warp specialization on an H100 (facebookexperimental/triton, pull request 829)."""
 EACH = 96  # results and scores that a thread has registers for
 
 
@@ -34,6 +39,14 @@ class TritonPrefillAttention(Kernel):
         if any(next(self.configs(op, operands, n, target), None) is None for n in rows):
             return f"no tile fits the shared memory of {target.shared_memory} bytes"
         return None
+
+    def cost(
+        self, op: Attend, operands: tuple[TensorType, ...], sizes: Call, target: Target
+    ) -> Cost:
+        least = op.cost(sizes, *operands)
+        asynchronous = "wgmma" in target.features and Sizes.of(operands).bytes == 2
+        reached = REACHED if asynchronous else 1.0
+        return Cost(least.flops / reached, least.bytes, 1)
 
     def configs(
         self, op: Attend, operands: tuple[TensorType, ...], rows: int, target: Target

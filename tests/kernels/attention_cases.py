@@ -105,7 +105,7 @@ class Case:
 
         Where a kernel gives the logarithm of totals too, that is compared as well.
         """
-        values = self.values(dtype, before=kernel == "triton.prefill_attention")
+        values = self.values(dtype, before="prefill_attention" in kernel)
         found, wanted = interpreted(
             kernel,
             self.op,

@@ -258,7 +258,7 @@ def emitted(
         assert any(files[stem] != text for stem, text in broken.items()), "the edit changed nothing"
         files |= broken
     files["operators"] = operators_file(registry().templates["operators.py"], files, 4)
-    return _imported(tuple(sorted(files.items())), forward.stem())
+    return imported(tuple(sorted(files.items())), forward.stem())
 
 
 def _references(kernel: Kernel) -> Iterator[Kernel]:
@@ -276,7 +276,7 @@ def _packages() -> tempfile.TemporaryDirectory[str]:
 
 
 @cache
-def _imported(files: tuple[tuple[str, str], ...], stem: str) -> ModuleType:
+def imported(files: tuple[tuple[str, str], ...], stem: str) -> ModuleType:
     root = Path(_packages().name)
     package = Path(tempfile.mkdtemp(prefix="kernels_", dir=root))
     (package / "__init__.py").touch()

@@ -1,9 +1,9 @@
 """Runs a Gluon kernel for Hopper in NumPy, a program at a time, and holds it to its waits.
 
 Layouts mean nothing here; the order of what is asynchronous does. What a copy writes is not a
-number until it was waited for, a product reads its operands when it is waited for, and neither may
-meet what another warp has not been kept from by a fence and a barrier. Threads see what others
-wrote behind a barrier.
+number until it was waited for, a product reads its operands when it is waited for, in the order of
+products, and neither may meet what another warp has not been kept from by a fence and a barrier.
+Threads see what others wrote behind a barrier.
 """
 
 from __future__ import annotations
@@ -96,10 +96,17 @@ class Buffer:
 
 
 class Product:
-    """What a matrix instruction will have computed."""
+    """What a matrix instruction will have computed of operands that stay as they are till then."""
 
-    def __init__(self, compute: Callable[[], np.ndarray]) -> None:
-        self.compute = compute
+    def __init__(self, operands: Sequence[Buffer | Values], before: Values | Product) -> None:
+        self.operands, self.before = operands, before
+        self.sum: Values | None = None
+
+    def compute(self) -> None:
+        a, b = (x.data if isinstance(x, Buffer) else x for x in self.operands)
+        before = self.before.sum if isinstance(self.before, Product) else self.before
+        assert before is not None, "it adds to what is not written"
+        self.sum = values(a.astype(np.float32) @ b.astype(np.float32) + before)
 
 
 class Machine:
@@ -112,9 +119,11 @@ class Machine:
         self.fenced: list[Buffer] = []
         self.unseen: list[Buffer] = []
         self.read: list[Buffer] = []
+        self.products: deque[Product] = deque()
 
     def writes(self, buffer: Buffer) -> None:
-        others = [*self.read, *self.unfenced, *self.fenced]
+        being = [x for p in self.products for x in p.operands if isinstance(x, Buffer)]
+        others = [*self.read, *self.unfenced, *self.fenced, *being]
         assert not touched(buffer, others), "written before all have read what was there"
 
     def written(self, buffer: Buffer) -> None:
@@ -150,22 +159,43 @@ class Machine:
         self.fenced, self.unseen, self.read = [], [], []
 
     def multiply(
-        self, a: Buffer, b: Buffer, acc: Any, *, use_acc: bool = True, is_async: bool
+        self,
+        a: Buffer | Values,
+        b: Buffer,
+        acc: Values | Product,
+        *,
+        use_acc: bool = True,
+        is_async: bool,
     ) -> Product:
-        def compute() -> np.ndarray:
-            for buffer in (a, b):
-                unsafe = [*self.unfenced, *self.fenced]
-                assert not touched(buffer, unsafe), "read before all have written"
-                self.read.append(buffer)
-            before = acc.compute() if isinstance(acc, Product) else np.asarray(acc)
-            return a.data.astype(np.float32) @ b.data.astype(np.float32) + before * use_acc
+        before = acc if use_acc else values(np.float32(0))
+        self.products.append(Product((a, b), before))
+        return self.products[-1]
 
-        return Product(compute)
+    def finish(self, outstanding: int, deps: Sequence[Product | Values]) -> Any:
+        """The sums of products, but for the last few; what else is given is kept as it is."""
+        while len(self.products) > outstanding:
+            product = self.products.popleft()
+            for x in product.operands:
+                if not isinstance(x, Buffer):
+                    assert any(x is kept for kept in deps), (
+                        "registers are written anew while they are read"
+                    )
+                    continue
+                assert not touched(x, [*self.unfenced, *self.fenced]), (
+                    "read before all have written"
+                )
+                self.read.append(x)
+            product.compute()
+        found = [x.sum if isinstance(x, Product) else x for x in deps]
+        assert all(x is not None for x in found), "it is not written before it was waited for"
+        return found[0] if len(found) == 1 else found
 
-    def finish(self, outstanding: int, deps: Sequence[Product]) -> Values:
-        assert outstanding == 0
-        (product,) = deps
-        return values(product.compute())
+
+def initial(x: Values) -> Product:
+    """A sum that nothing is to be added to before it is taken."""
+    product = Product((), x)
+    product.sum = x
+    return product
 
 
 def touched(buffer: Buffer, others: Sequence[Buffer]) -> bool:
@@ -218,6 +248,7 @@ def _scope(
         "barrier": machine.barrier,
         "fence_async_shared": machine.fence,
         "warpgroup_mma": machine.multiply,
+        "warpgroup_mma_init": initial,
         "warpgroup_mma_wait": machine.finish,
     }
     for name, function in names.items():
@@ -237,12 +268,13 @@ def _language(machine: Machine, program: Sequence[int], grid: Sequence[int]) -> 
         **dict.fromkeys(
             (
                 *("BlockedLayout", "NVMMASharedLayout", "NVMMADistributedLayout"),
-                *("SliceLayout", "SwizzledSharedLayout"),
+                *("SliceLayout", "SwizzledSharedLayout", "DotOperandLayout"),
             ),
             layout,
         ),
         allocate_shared_memory=allocate,
         arange=lambda start, end, layout: values(np.arange(start, end)),
+        cast=lambda x, dtype: values(x).to(dtype),
         cdiv=lambda a, b: -(-a // b),
         constexpr=None,
         convert_layout=lambda x, layout: x,
@@ -255,6 +287,7 @@ def _language(machine: Machine, program: Sequence[int], grid: Sequence[int]) -> 
         log2=lambda x: values(np.log2(x)),
         max=lambda x, axis: values(x.max(axis)),
         maximum=lambda a, b: values(np.maximum(a, b)),
+        min=lambda x, axis: values(x.min(axis)),
         minimum=lambda a, b: values(np.minimum(a, b)),
         num_programs=lambda axis: grid[axis],
         program_id=lambda axis: values(program[axis]),

@@ -44,7 +44,7 @@ class Ahead:
             of[call["file"]].append(call)
         found: list[Compiled] = []
         for file in sorted(of):
-            place = FACTS / _version(oldest) / target.name / job / f"{file}.json"
+            place = FACTS / version(oldest) / target.name / job / f"{file}.json"
             digest = self._digest(files, file, of[file], target, oldest)
             kept = json.loads(place.read_text()) if place.exists() else {"digest": None}
             if kept["digest"] != digest:
@@ -86,13 +86,13 @@ class Ahead:
                 texts[stem] = files[f"kernels/{stem}.py"]
                 wanted += IMPORT.findall(texts[stem])
         assert target.triton is not None
-        said = [texts, calls, dict(target.triton), _version(oldest)]
+        said = [texts, calls, dict(target.triton), version(oldest)]
         said.append(self.registry.templates["compile.py"])
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 @cache
-def _version(oldest: bool) -> str:
+def version(oldest: bool) -> str:
     """Of Triton, as its distribution says."""
     if not oldest:
         from importlib.metadata import version

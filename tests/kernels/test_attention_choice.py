@@ -142,8 +142,9 @@ def test_what_has_no_gradients_here_pytorch_trains(
     of = {choice.phase: choice for choice in plan.choices if choice.op.name == "attend"}
     assert of["train"].kernel.name == "torch.attend"
     assert dict(of["train"].refusals)["triton.prefill_attention"] == reason
-    assert of["prefill"].kernel.name == "triton.prefill_attention"
-    assert "triton.prefill_attention" not in plan.gradients
+    chosen = "gluon.prefill_attention" if width == 128 else "triton.prefill_attention"
+    assert of["prefill"].kernel.name == chosen
+    assert GRADIENTS not in {kernel.name for kernel in plan.gradients.values()}
 
 
 def test_keys_have_the_parts_that_waste_least() -> None:
@@ -159,18 +160,18 @@ def test_keys_have_the_parts_that_waste_least() -> None:
     assert parts(120) == (128, 0)  # two of 64 are no less
 
 
-@pytest.mark.parametrize("target", ["h200", "mi300x"])
-def test_prefill_and_decode_have_a_kernel_each(target: str) -> None:
-    chosen = {
-        choice.phase: choice.kernel.name
-        for choice in planned("llama-3-8b", target).choices
-        if choice.op.name == "attend"
-    }
-    assert chosen == {
-        "train": "triton.prefill_attention",
-        "prefill": "triton.prefill_attention",
+@pytest.mark.parametrize(("target", "many"), [("h200", "gluon"), ("mi300x", "triton")])
+def test_prefill_and_decode_have_a_kernel_each(target: str, many: str) -> None:
+    plan = planned("llama-3-8b", target)
+    attends = [choice for choice in plan.choices if choice.op.name == "attend"]
+    assert {choice.phase: choice.kernel.name for choice in attends} == {
+        "train": f"{many}.prefill_attention",
+        "prefill": f"{many}.prefill_attention",
         "decode": "triton.decode_attention",
     }
+    # What stands in for another is differentiated with it.
+    for name in {f"{many}.prefill_attention", "triton.prefill_attention"}:
+        assert plan.gradients[name].name == GRADIENTS
 
 
 def test_what_decoding_costs(registry: Registry) -> None:

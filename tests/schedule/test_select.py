@@ -57,8 +57,8 @@ def test_the_target_decides() -> None:
 
 def test_the_phase_decides() -> None:
     plan = planned(str(EXAMPLES / "llama-3-8b.yaml"), "h200")
-    assert chosen(plan, "attend", "train") == {"layer": "triton.prefill_attention"}
-    assert chosen(plan, "attend", "prefill") == {"layer": "triton.prefill_attention"}
+    assert chosen(plan, "attend", "train") == {"layer": "gluon.prefill_attention"}
+    assert chosen(plan, "attend", "prefill") == {"layer": "gluon.prefill_attention"}
     assert chosen(plan, "attend", "decode") == {"layer": "triton.decode_attention"}
     said = why(plan, "attend", "decode", "triton.prefill_attention")
     assert said == "it serves train and prefill only"
@@ -111,6 +111,7 @@ def test_the_plan_of_a_package_keeps_every_reason(tmp_path: Path) -> None:
     assert decode["kernel"] == "triton.decode_attention"
     assert decode["refused"].keys() == {
         "gluon.latent_attention",
+        "gluon.prefill_attention",
         "torch.attend",
         "triton.prefill_attention",
     }
