@@ -27,7 +27,8 @@ def cases(plan: Plan) -> list[tuple[Name, Source]]:
 
 def imports(plan: Plan) -> Source:
     """Of the functions of the Triton kernels in use."""
-    functions = {kernel.functions[0] for kernel in plan.launched()}
+    launched = ((kernel, use) for kernel in plan.launched() for use in plan.uses(kernel))
+    functions = {kernel.function(use.op) for kernel, use in launched}
     lines = statement(f"from ..kernels import {', '.join(sorted(functions))}", 0)
     stand_ins = ["from .appended import Appended"] * appends(plan)
     stand_ins += ["from .routed import Routed"] * routes(plan)
