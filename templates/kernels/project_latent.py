@@ -167,7 +167,7 @@ class TritonProjectLatent(TorchProjectLatent):
             "NOPE": deep,
             "LATENT": whole,
             "PAIRS": power_of_2(turned // 2),
-            **({"BLOCK": min(quantized, whole)} if quantized else {}),
+            "BLOCK": min(quantized, whole),
         }
 
     def counters(self, op: Any, operands: tuple[TensorType, ...], target: Target) -> int:
