@@ -17,11 +17,13 @@ from .values import Name, Source
 
 
 def cases(plan: Plan) -> list[tuple[Name, Source]]:
-    """A method for each kernel: what it is called, and its statements, in a loop over calls."""
+    """A method for each function of a kernel: its name, and statements in a loop over calls."""
     found = []
     for kernel in plan.launched():
-        lines = [line for use in plan.uses(kernel) for line in _lines(plan, kernel, use)]
-        found.append((Name(f"test_{kernel.functions[0]}"), Source(tuple(lines))))
+        lines: dict[str, list[str]] = {}
+        for use in plan.uses(kernel):
+            lines.setdefault(kernel.function(use.op), []).extend(_lines(plan, kernel, use))
+        found += [(Name(f"test_{key}"), Source(tuple(lines[key]))) for key in sorted(lines)]
     return found
 
 

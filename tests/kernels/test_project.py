@@ -217,7 +217,7 @@ OF_LATENT = COMMON | {
     ),
     "heads have one weight": ("tl.cast(part, tl.int64) * head", "0"),
     "a weight is taken to be dense": ("own_ptr, head_in,", "own_ptr, L,"),
-    "a key is turned like a latent": ("made_ptr + L, latent_gain_ptr", "made_ptr, latent_gain_ptr"),
+    "a key is turned like a latent": ("made_ptr + L, ALL", "made_ptr, ALL"),
     "latents lie where queries do": ("rows_ptr + slot * (L", "rows_ptr + row * (L"),
     "all tokens turn like the first": ("cos_ptr + row * P", "cos_ptr + row * 0"),
     "rows past the last are written": ("many < rows, tile", "many < rows + 1, tile"),
