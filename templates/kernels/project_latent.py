@@ -173,7 +173,7 @@ class TritonProjectLatent(TorchProjectLatent):
     def counters(self, op: Any, operands: tuple[TensorType, ...], target: Target) -> int:
         """One for each head, and one for latents that the product makes."""
         heads: int = op.given(*operands)["head_weight"].row[0].size
-        return heads if op.apart else heads + 1
+        return heads + 1
 
     def key(self, op: Any, operands: tuple[TensorType, ...]) -> tuple[int, ...]:
         given = op.given(*operands)
