@@ -125,8 +125,7 @@ def counted(
         ("deepseek-v3", "Sparse", "O2", "b200", (8, 9)),
         ("deepseek-v3", "Sparse", IN_FLOAT8, "h200", (8, 9)),
         ("qwen3-30b-a3b", "Sparse", "O2", "h200", (6, 6)),
-        ("llama-3-8b", "Layer", "O2", "h200", (5, 5)),
-        ("qwen2-5-7b-instruct", "Full", "O2", "h200", (5, 5)),  # with biases
+        ("qwen2-5-7b-instruct", "Full", "O2", "h200", (5, 5)),  # as Llama, with biases
     ],
     ids=lambda value: "in float8" if value == IN_FLOAT8 else str(value),
 )

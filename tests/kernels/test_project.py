@@ -143,7 +143,9 @@ PUBLISHED = [
     Heads(1, 1, 128, 128, 64, 24, op=OFFSET),  # Llama's and Qwen's
 ]
 CASES = [
-    replace(case, rows=rows) for i, case in enumerate(SHAPES) for rows in (1, (2, 6)[i % 2], 16)
+    replace(case, rows=rows)
+    for i, case in enumerate(SHAPES)
+    for rows in (1, (2, 6)[i % 2], *[16] * isinstance(case, Latent))
 ]
 CASES += [replace(case, rows=rows) for case in PUBLISHED for rows in (1, 9)]
 CASES += [replace(case, rows=17) for case in (SHAPES[1], SHAPES[4], SHAPES[10])]
