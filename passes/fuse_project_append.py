@@ -8,7 +8,7 @@ from typing import Any
 
 from ..compiler.ir.graph import Graph, Node, Value
 from ..compiler.ops.append import AppendHeads, AppendLatent, AppendQuantizedLatent
-from ..compiler.ops.norm_linear import AddRmsNormLinear
+from ..compiler.ops.norm_linear import AddRmsNormLinear, RmsNormLinear
 from ..compiler.ops.project import ProjectHeads, ProjectLatent
 from ..compiler.ops.shape import Split, Unbind, Unflatten
 from ..compiler.rewrite.passes import StepwisePass
@@ -24,9 +24,16 @@ class FuseProjectAppend(StepwisePass):
     %a, %b, %c = split(%rows)
     %q_2, %k_2, %v_2 = append_heads(unflatten(%a), unflatten(%b), unflatten(%c), %positions, ...)
     ->
-    %x_2, %q_2, %k_2, %v_2 = project_heads(%x, %delta, %weight, %gain, %positions, ...)
+    %x_2, %q_2, %k_2, %v_2 = project_heads(%x, %weight, %positions, ..., %delta, %gain)
 
-    Of latent attention, `append_latent` becomes `project_latent` likewise.
+    Of latent attention, `append_latent` becomes `project_latent` likewise, and so does
+    `append_quantized_latent`. Where the product is of the queries' own latent, the keys' is another
+    product's, and one operand more:
+
+    %q_nope, %q_rope = split(rms_norm_linear(%q_latent, %weight, %gain))
+    %q, %kv = append_latent(%q_nope, %q_rope, %head_weight, %latent, %k_rope, %positions, ...)
+    ->
+    %q, %kv = project_latent(%q_latent, %weight, %head_weight, %positions, ..., %latent, %k_rope)
     """
 
     name = "fuse-project-append"
@@ -55,49 +62,70 @@ def _fuse(rewriter: Rewriter, node: Node) -> None:
         raise Unlike(f"{target.name} launches no kernel that would do both at once")
     if target is not None and not target.waits:
         raise Unlike(f"a program of {target.name} cannot tell that it is the last of several")
-    if isinstance(node.op, AppendQuantizedLatent):
-        raise Unlike(f"%{node.results[0].name} is to meet numbers of 8 bits")
-    operands = graph.operands(node)
-    if isinstance(node.op, AppendLatent):
-        q_nope, q_rope, head_weight, latent, k_rope, *turns = operands
-        y, others = _latent(graph, (q_nope, q_rope), (latent, k_rope)), (head_weight, *turns)
-        if len(turns) != 4:
-            raise Unlike(f"%{latent.name} is normed without a gain")
-    else:
-        y, others = _heads(graph, operands[:3]), operands[3:]
+    given = _given(graph, node)
+    y = _heads(graph, given) if isinstance(node.op, AppendHeads) else _latent(graph, given)
     product = graph.node(y)
-    if not isinstance(product.op, AddRmsNormLinear) or product.op.activation is not None:
-        raise Unlike(f"%{y.name} is no product of a sum that is normed on the way")
-    given = graph.operands(product)
-    if len(given) != 4:
-        raise Unlike(f"%{y.name} has a bias, or is of a norm without a gain")
-    if product.name in graph.ancestors(others):
-        raise Unlike(f"what %{y.name} is turned by depends on it")
-    norm: dict[str, Any] = {"row_eps": product.op.eps, "row_offset": product.op.offset}
-    if isinstance(node.op, AppendLatent):
-        op: ProjectHeads | ProjectLatent = ProjectLatent(**node.op.attributes(), **norm)
-    else:
-        assert isinstance(node.op, AppendHeads)
-        (heads, key), (groups, value) = operands[0].type.row, operands[2].type.row
-        sizes = {"heads": heads, "groups": groups, "key": key, "value": value}
-        op = ProjectHeads(**{**node.op.attributes(), **norm, **sizes})
-    old = product.results[0], *node.results
+    norms = product.op
+    if not isinstance(norms, RmsNormLinear | AddRmsNormLinear) or norms.activation is not None:
+        raise Unlike(f"%{y.name} is no product of rows that are normed on the way")
+    if product.name in graph.ancestors(tuple(given.values())):
+        raise Unlike(f"what goes with %{y.name} depends on it")
+    beside = _given(graph, product)
+    operands = [beside.pop("x"), beside.pop("weight")]
+    if "weight" in given:
+        operands.append(given.pop("weight"))
+    operands += [given.pop(name) for name in ("positions", "cos", "sin")]
+    beside |= {"latent_gain" if name == "gain" else name: x for name, x in given.items()}
+    op = _op(node, row_eps=norms.eps, row_offset=norms.offset, beside=tuple(beside))
+    old = *product.results[:-1], *node.results
     rewriter.beside(node.results[0])
-    made = rewriter.add(op, *given, *others, name=[value.name for value in old])
+    made = rewriter.add(op, *operands, *beside.values(), name=[value.name for value in old])
     rewriter.replace(old, made)
 
 
-def _heads(graph: Graph, parts: tuple[Value, ...]) -> Value:
-    """The rows of which queries, keys and values are all parts, in this order."""
+def _given(graph: Graph, node: Node) -> dict[str, Value]:
+    """The operands of a node, by name."""
+    operands = graph.operands(node)
+    assert node.op is not None
+    return dict(zip(node.op.named(len(operands)), operands, strict=True))
+
+
+def _op(node: Node, **norm: Any) -> ProjectHeads | ProjectLatent:
+    """What does as this node, behind a product that norms its rows so."""
+    assert node.op is not None
+    attributes = node.op.attributes()
+    if isinstance(node.op, AppendHeads):
+        queries, (keys, values) = node.results[0].type.row, (v.type.row for v in node.results[1:])
+        sizes: dict[str, Any] = {
+            "heads": queries[0],
+            "groups": keys[0],
+            "key": keys[1],
+            "value": values[1],
+        }
+        return ProjectHeads(**attributes, **norm, **sizes)
+    names = "interleaved", "eps", "offset", "block"
+    options = {name: attributes[name] for name in names if name in attributes}
+    return ProjectLatent(caches=node.op.written, **options, **norm)
+
+
+def _heads(graph: Graph, given: dict[str, Value]) -> Value:
+    """The rows of which queries, keys and values, taken from `given`, are all, in this order."""
+    parts = given.pop("q"), given.pop("k"), given.pop("v")
     if isinstance(graph.node(parts[0]).op, Unbind):
         return _parted(graph, parts, Unbind, -3)
     return _parted(graph, tuple(_parted(graph, (x,), Unflatten) for x in parts), Split)
 
 
-def _latent(graph: Graph, query: tuple[Value, ...], row: tuple[Value, ...]) -> Value:
-    """The rows of which queries of two parts, and then a latent and a key, are all parts."""
-    heads = _parted(graph, (_parted(graph, query, Split),), Unflatten)
-    return _parted(graph, (heads, _parted(graph, row, Split)), Split)
+def _latent(graph: Graph, given: dict[str, Value]) -> Value:
+    """The rows of which queries of two parts, taken from `given`, are all; or, of the latent and
+    the key behind them, which are then taken too, all are parts."""
+    heads = _parted(graph, (given.pop("q_nope"), given.pop("q_rope")), Split)
+    if isinstance(graph.node(heads).op, Unflatten):
+        heads = _parted(graph, (heads,), Unflatten)
+    if not isinstance(graph.node(heads).op, Split):
+        return heads
+    row = _parted(graph, (given.pop("latent"), given.pop("k_rope")), Split)
+    return _parted(graph, (heads, row), Split)
 
 
 def _parted(

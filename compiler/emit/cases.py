@@ -17,17 +17,20 @@ from .values import Name, Source
 
 
 def cases(plan: Plan) -> list[tuple[Name, Source]]:
-    """A method for each kernel: what it is called, and its statements, in a loop over calls."""
+    """A method for each function of a kernel: its name, and statements in a loop over calls."""
     found = []
     for kernel in plan.launched():
-        lines = [line for use in plan.uses(kernel) for line in _lines(plan, kernel, use)]
-        found.append((Name(f"test_{kernel.functions[0]}"), Source(tuple(lines))))
+        lines: dict[str, list[str]] = {}
+        for use in plan.uses(kernel):
+            lines.setdefault(kernel.function(use.op), []).extend(_lines(plan, kernel, use))
+        found += [(Name(f"test_{key}"), Source(tuple(lines[key]))) for key in sorted(lines)]
     return found
 
 
 def imports(plan: Plan) -> Source:
     """Of the functions of the Triton kernels in use."""
-    functions = {kernel.functions[0] for kernel in plan.launched()}
+    launched = ((kernel, use) for kernel in plan.launched() for use in plan.uses(kernel))
+    functions = {kernel.function(use.op) for kernel, use in launched}
     lines = statement(f"from ..kernels import {', '.join(sorted(functions))}", 0)
     stand_ins = ["from .appended import Appended"] * appends(plan)
     stand_ins += ["from .routed import Routed"] * routes(plan)

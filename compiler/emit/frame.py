@@ -51,10 +51,11 @@ class Frame:
     def functions(self) -> list[tuple[str, list[str]]]:
         """The functions to import, by the emitted file that holds them."""
         files: dict[str, set[str]] = {}
-        steps = (step.kernel for step in self.plan.steps(*self.plan.choices))
-        for kernel in (*self.plan.used(), *steps):
+        taken = [(choice.kernel, choice.op) for choice in self.plan.choices]
+        taken += [(step.kernel, step.op) for step in self.plan.steps(*self.plan.choices)]
+        for kernel, op in taken:
             if kernel.functions:
-                files.setdefault(kernel.stem(), set()).update(kernel.functions)
+                files.setdefault(kernel.stem(), set()).add(kernel.function(op))
         return [(stem, sorted(files[stem])) for stem in sorted(files)]
 
     @cached_property
@@ -265,9 +266,8 @@ def _initial(block: Block, param: str) -> tuple[str, bool]:
         for value in [v for v in graph.params if v.name == param]:
             for read, node in _readers(graph, value):
                 assert node.op is not None
-                names = node.op.operand_names()
-                slot = graph.operands(node).index(read)
-                operand = names[min(slot, len(names) - 1)]
+                given = graph.operands(node)
+                operand = node.op.named(len(given))[given.index(read)]
                 return node.op.initial(operand), node.op.trained(operand)
     return "normal", True
 

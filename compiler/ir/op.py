@@ -56,10 +56,9 @@ class Op:
     def operand_names(cls) -> tuple[str, ...]:
         return tuple(inspect.signature(cls.infer).parameters)[1:]
 
-    @classmethod
-    def named(cls, count: int) -> tuple[str, ...]:
+    def named(self, count: int) -> tuple[str, ...]:
         """The names of the first so many operands: numbers, of an op that takes any number."""
-        names = cls.operand_names()
+        names = self.operand_names()
         return names[:count] if count <= len(names) else tuple(f"x{i}" for i in range(count))
 
     def types(self, *operands: TensorType) -> tuple[TensorType, ...]:

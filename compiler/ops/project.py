@@ -2,29 +2,127 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 
 from ..ir.cost import Cost, Sizes
 from ..ir.dims import Dim, product, total
-from ..ir.op import Array, Indices, Op, require
+from ..ir.op import Array, Op, require
 from ..ir.types import TensorType
-from .append import AppendHeads, AppendLatent
-from .norm_linear import AddRmsNormLinear
+from .append import AppendHeads, AppendLatent, AppendQuantizedLatent
+from .norm_linear import AddRmsNormLinear, RmsNormLinear
+
+Shapes = tuple[tuple[Dim, ...], ...]
 
 
-@dataclass(frozen=True)
-class ProjectHeads(Op):
-    """`add_rms_norm_linear`, and then `append_heads` of the parts of each of its rows.
+@dataclass(frozen=True, kw_only=True)
+class _Project(Op):
+    """`rms_norm_linear`, or `add_rms_norm_linear`, and then an op that appends parts of its rows.
 
-    x and residual [B, T, D], weight [..., D] of H K + G K + G V rows in all: H queries, then G
-    keys, K wide, and G values, V wide. The results are x + residual, and those of `append_heads`.
+    x [B, T, D], weight [..., D]. `beside` names the operands behind `sin`, of those in `optional`
+    and in its order: `residual` [B, T, D] is added to x, and the sum is the first result; `gain`
+    [D] is of the norm, `bias` [...] of the product. All other results are those of `append`.
+    """
+
+    token_local = False
+    stateful = True
+    optional: ClassVar[tuple[str, ...]] = ("residual", "gain", "bias")
+
+    row_eps: float
+    """That of the norm before the product; `eps` and `offset` are of what is appended."""
+    row_offset: float = 0.0
+    beside: tuple[str, ...] = ()
+
+    # Of `TensorType`s and of arrays alike: what a subclass says of its parts.
+
+    def shapes(self, given: Mapping[str, Any]) -> Shapes:
+        """The shapes of the parts of a row of the product, one behind the other."""
+        raise NotImplementedError
+
+    def appended(self, given: Mapping[str, Any], parts: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The operands of `append`, of which the product's `parts` are some."""
+        raise NotImplementedError
+
+    @property
+    def append(self) -> Op:
+        """The second of the two steps."""
+        raise NotImplementedError
+
+    @property
+    def projection(self) -> RmsNormLinear | AddRmsNormLinear:
+        """The first of the two steps."""
+        kind = AddRmsNormLinear if "residual" in self.beside else RmsNormLinear
+        return kind(self.row_eps, self.row_offset)
+
+    def named(self, count: int) -> tuple[str, ...]:
+        return (*self.operand_names()[:-1], *self.beside)[:count]
+
+    def given(self, *operands: Any) -> dict[str, Any]:
+        """The operands by name; raises `GraphError` where these are not they."""
+        names = (*self.operand_names()[:-1], *self.beside)
+        known = tuple(name for name in self.optional if name in self.beside)
+        may = f"{self.name}: beside the others there may be {', '.join(self.optional)}, so in order"
+        require(self.beside == known, f"{may}: not {', '.join(self.beside)}")
+        unlike = "bias" in known and "gain" not in known
+        require(not unlike, f"{self.name}: a bias without a gain is not to be told from one")
+        fits = len(operands) == len(names)
+        require(fits, f"{self.name}: {len(operands)} operands for {', '.join(names)}")
+        return dict(zip(names, operands, strict=True))
+
+    def steps(self, *operands: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        """The types of the operands of both steps."""
+        given = self.given(*operands)
+        parts = (given["x"].last(*shape) for shape in self.shapes(given))
+        return _multiplied(given), self.appended(given, tuple(parts))
+
+    def _infer(self, *operands: TensorType) -> tuple[TensorType, ...]:
+        given = self.given(*operands)
+        *summed, _ = self.projection.types(*_multiplied(given))
+        columns = tuple(product(shape) for shape in self.shapes(given))
+        weight = given["weight"]
+        fits = product(weight.row[:-1]) == total(columns)
+        require(fits, f"{weight} has no rows of {' + '.join(map(str, columns))} columns")
+        return *summed, *self.append.types(*self.steps(*operands)[1])
+
+    def initial(self, operand: str) -> str:
+        if operand in _Project.optional:
+            return self.projection.initial(operand)
+        return self.append.initial(operand.removeprefix("latent_"))
+
+    def cost(self, sizes: Sizes, *operands: TensorType) -> Cost:
+        """All is read once; a sum is written, and what is appended, but not the parts of it."""
+        first, second = self.steps(*operands)
+        made = self.append.cost(sizes, *second)
+        summed = operands[:1] if "residual" in self.beside else ()
+        read = sum(map(sizes.bytes, (*operands, *summed))) - sum(map(sizes.bytes, second))
+        return made + Cost(self.projection.cost(sizes, *first).flops, read)
+
+    def reference(self, *operands: Array) -> tuple[Array | None, ...]:
+        count = len(operands) - len(self.written)
+        given, kept = self.given(*operands[:count]), operands[count:]
+        made = self.projection.reference(*_multiplied(given))
+        *summed, rows = made if isinstance(made, tuple) else (made,)
+        shapes, outer = self.shapes(given), rows.shape[:2]
+        ends = np.cumsum([int(product(shape)) for shape in shapes])[:-1]
+        parts = np.split(rows.reshape(*outer, -1), ends, axis=-1)
+        pairs = zip(parts, shapes, strict=True)
+        whole = tuple(part.reshape(*outer, *map(int, shape)) for part, shape in pairs)
+        return *summed, *self.append.reference(*self.appended(given, whole), *kept)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProjectHeads(_Project):
+    """A product of normed rows, and then `append_heads` of the parts of each.
+
+    weight has H K + G K + G V rows in all: H queries, then G keys, K wide, and G values, V wide.
+    Beside the others there may be the gains of the heads' norms, `q_weight` and `k_weight` [K].
     """
 
     name = "project_heads"
-    token_local = False
-    stateful = True
+    optional = (*_Project.optional, "q_weight", "k_weight")
 
     keys: str
     """The cache of the keys."""
@@ -35,9 +133,6 @@ class ProjectHeads(Op):
     key: Dim
     value: Dim
     interleaved: bool
-    row_eps: float
-    """That of the norm before the product; `eps` and `offset` are of the heads' norms."""
-    row_offset: float = 0.0
     eps: float | None = None
     offset: float = 0.0
 
@@ -46,173 +141,110 @@ class ProjectHeads(Op):
         return self.keys, self.values
 
     @property
-    def projection(self) -> AddRmsNormLinear:
-        """The first of the two steps."""
-        return AddRmsNormLinear(self.row_eps, self.row_offset)
-
-    @property
     def append(self) -> AppendHeads:
-        """The second of the two steps."""
         return AppendHeads(self.keys, self.values, self.interleaved, self.eps, self.offset)
 
-    @property
-    def columns(self) -> tuple[Dim, ...]:
-        """How wide the parts of a row of the product are: queries, keys and values."""
-        return self.heads * self.key, self.groups * self.key, self.groups * self.value
+    def shapes(self, given: Mapping[str, Any]) -> Shapes:
+        return (self.heads, self.key), (self.groups, self.key), (self.groups, self.value)
 
-    def parts(self, *operands: TensorType) -> tuple[TensorType, ...]:
-        """What `append` is given: queries, keys and values, and what turns and norms them."""
-        shapes = (self.heads, self.key), (self.groups, self.key), (self.groups, self.value)
-        return *(operands[0].last(*shape) for shape in shapes), *operands[4:]
+    def appended(self, given: Mapping[str, Any], parts: tuple[Any, ...]) -> tuple[Any, ...]:
+        names = "positions", "cos", "sin", "q_weight", "k_weight"
+        return *parts, *(given[name] for name in names if name in given)
 
     def infer(
         self,
         x: TensorType,
-        residual: TensorType,
         weight: TensorType,
-        gain: TensorType,
         positions: TensorType,
         cos: TensorType,
         sin: TensorType,
-        q_weight: TensorType | None = None,
-        k_weight: TensorType | None = None,
+        *beside: TensorType,
     ) -> tuple[TensorType, ...]:
-        summed, _ = self.projection.infer(x, residual, weight, gain)
-        _require_parts(weight, self.columns)
-        (q, k, v), gains = self.parts(x), (q_weight, k_weight)
-        return summed, *self.append.infer(q, k, v, positions, cos, sin, *gains)
-
-    def initial(self, operand: str) -> str:
-        return (self.projection if operand == "gain" else self.append).initial(operand)
-
-    def cost(self, sizes: Sizes, *operands: TensorType) -> Cost:
-        """All is read once; a sum, queries, keys and values are written for each token."""
-        x, positions = operands[0], operands[4]
-        made = sum(map(sizes.bytes, (x, *self.parts(x), positions)))
-        flops = self.projection.cost(sizes, *operands[:4]).flops
-        return Cost(flops, sum(map(sizes.bytes, operands)) + made)
-
-    def reference(
-        self,
-        x: Array,
-        residual: Array,
-        weight: Array,
-        gain: Array,
-        positions: Indices,
-        cos: Array,
-        sin: Array,
-        *rest: Array,
-    ) -> tuple[Array | None, ...]:
-        summed, rows = self.projection.reference(x, residual, weight, gain)
-        q, k, v = _split(rows, self.columns)
-        q, k = (part.reshape(*part.shape[:2], -1, int(self.key)) for part in (q, k))
-        v = v.reshape(*v.shape[:2], -1, int(self.value))
-        return summed, *self.append.reference(q, k, v, positions, cos, sin, *rest)
+        return self._infer(x, weight, positions, cos, sin, *beside)
 
 
-@dataclass(frozen=True)
-class ProjectLatent(Op):
-    """`add_rms_norm_linear`, and then `append_latent` of the parts of each of its rows.
+@dataclass(frozen=True, kw_only=True)
+class ProjectLatent(_Project):
+    """A product of normed rows, and then `append_latent` of the parts of each; or, with a `block`,
+    `append_quantized_latent`, whose three caches `caches` are.
 
-    x and residual [B, T, D], weight [..., D] of H (N + R) + L + R rows in all: H queries, of each N
-    columns that are multiplied with head_weight [H, N, L] and R that are turned, then a latent of L
-    and a key of R (arXiv:2405.04434, section 2.1.2). The results are x + residual, and those of
-    `append_latent`.
+    weight has H (N + R) + L + R rows in all: H queries, of each N columns that are multiplied with
+    head_weight [H, N, L] and R that are turned, then a latent of L and a key of R
+    (arXiv:2405.04434, section 2.1.2). Where queries have a latent of their own, x is that, and
+    `latent` [B, T, L] and `k_rope` [B, T, R] are beside the others: weight has the queries' rows
+    alone. `latent_gain` [L] is that of the latent's norm.
     """
 
     name = "project_latent"
-    token_local = False
-    stateful = True
+    optional = (*_Project.optional, "latent", "k_rope", "latent_gain")
 
-    cache: str
+    caches: tuple[str, ...]
     interleaved: bool
-    row_eps: float
-    """That of the norm before the product; `eps` and `offset` are of the latent's norm."""
     eps: float
-    row_offset: float = 0.0
     offset: float = 0.0
+    block: Dim | None = None
 
     @property
-    def projection(self) -> AddRmsNormLinear:
-        """The first of the two steps."""
-        return AddRmsNormLinear(self.row_eps, self.row_offset)
+    def written(self) -> tuple[str, ...]:
+        return self.caches
 
     @property
-    def append(self) -> AppendLatent:
-        """The second of the two steps."""
-        return AppendLatent(self.cache, self.interleaved, self.eps, self.offset)
+    def apart(self) -> bool:
+        """Whether latents and their keys are no columns of the product."""
+        return "latent" in self.beside
 
-    def parts(self, *operands: TensorType) -> tuple[TensorType, ...]:
-        """What `append` is given: queries in two parts and the weight that one meets, a latent
-        and a key, and what turns and norms them."""
-        x, _, _, _, head_weight, _, cos, *_ = operands
-        heads, nope, latent = head_weight.row
-        turned = cos.row[0] * 2
-        q_nope, q_rope = x.last(heads, nope), x.last(heads, turned)
-        return q_nope, q_rope, head_weight, x.last(latent), x.last(turned), *operands[5:]
+    @property
+    def append(self) -> AppendLatent | AppendQuantizedLatent:
+        wanted = 1 if self.block is None else 3
+        require(len(self.caches) == wanted, f"{self.name}: {len(self.caches)} caches, not {wanted}")
+        options: dict[str, Any] = {"interleaved": self.interleaved, "eps": self.eps}
+        options["offset"] = self.offset
+        if self.block is None:
+            return AppendLatent(self.caches[0], **options)
+        rest, numbers, scales = self.caches
+        return AppendQuantizedLatent(rest, numbers, scales, block=self.block, **options)
+
+    def shapes(self, given: Mapping[str, Any]) -> Shapes:
+        both = ("k_rope" in self.beside) == self.apart
+        require(both, f"{self.name}: a latent and its key are both beside the others, or neither")
+        sizes, turned = _axes(given["head_weight"]), _axes(given["cos"])[-1] * 2
+        require(len(sizes) == 3, f"{given['head_weight']} is not [heads, nope, latent]")
+        heads, nope, latent = sizes
+        row = () if self.apart else ((latent,), (turned,))
+        return (heads, nope + turned), *row
+
+    def appended(self, given: Mapping[str, Any], parts: tuple[Any, ...]) -> tuple[Any, ...]:
+        q, *row = parts
+        _, nope, _ = _axes(given["head_weight"])
+        turned = _axes(given["cos"])[-1] * 2
+        if isinstance(q, TensorType):
+            queries = q.last(nope), q.last(turned)
+        else:
+            queries = q[..., : int(nope)], q[..., int(nope) :]
+        row = row or [given["latent"], given["k_rope"]]
+        names = "positions", "cos", "sin", "latent_gain"
+        others = (given[name] for name in names if name in given)
+        return *queries, given["head_weight"], *row, *others
 
     def infer(
         self,
         x: TensorType,
-        residual: TensorType,
         weight: TensorType,
-        gain: TensorType,
         head_weight: TensorType,
         positions: TensorType,
         cos: TensorType,
         sin: TensorType,
-        latent_gain: TensorType,
+        *beside: TensorType,
     ) -> tuple[TensorType, ...]:
-        summed, _ = self.projection.infer(x, residual, weight, gain)
-        require(len(head_weight.row) == 3, f"{head_weight} is not [heads, nope, latent]")
-        given = x, residual, weight, gain, head_weight, positions, cos, sin, latent_gain
-        q_nope, q_rope, _, latent, key, *others = self.parts(*given)
-        parts = q_nope, q_rope, latent, key
-        _require_parts(weight, tuple(product(part.row) for part in parts))
-        queries = q_nope, q_rope, head_weight
-        return summed, *self.append.infer(*queries, latent, key, *others)
-
-    def initial(self, operand: str) -> str:
-        if operand == "latent_gain":
-            return self.append.initial("gain")
-        return self.projection.initial(operand)
-
-    def cost(self, sizes: Sizes, *operands: TensorType) -> Cost:
-        """Two products, and all read once; a sum, a query and a row are written for each token."""
-        x, _, _, _, head_weight, positions, *_ = operands
-        q_nope, q_rope, _, latent, key, *_ = self.parts(*operands)
-        written = x, q_nope.last(head_weight.row[-1]), q_rope, latent, key, positions
-        flops = self.projection.cost(sizes, *operands[:4]).flops
-        flops += 2 * sizes.rows * sizes.count(head_weight)
-        return Cost(flops, sum(map(sizes.bytes, (*operands, *written))))
-
-    def reference(
-        self,
-        x: Array,
-        residual: Array,
-        weight: Array,
-        gain: Array,
-        head_weight: Array,
-        positions: Indices,
-        cos: Array,
-        sin: Array,
-        *rest: Array,
-    ) -> tuple[Array | None, ...]:
-        summed, rows = self.projection.reference(x, residual, weight, gain)
-        heads, nope, latent = head_weight.shape
-        turned = 2 * cos.shape[-1]
-        q, c, k_rope = _split(rows, (heads * (nope + turned), latent, turned))
-        q = q.reshape(*q.shape[:2], heads, -1)
-        parts = q[..., :nope], q[..., nope:], head_weight, c, k_rope
-        return summed, *self.append.reference(*parts, positions, cos, sin, *rest)
+        return self._infer(x, weight, head_weight, positions, cos, sin, *beside)
 
 
-def _require_parts(weight: TensorType, columns: tuple[Dim, ...]) -> None:
-    fits = product(weight.row[:-1]) == total(columns)
-    require(fits, f"{weight} has no rows of {' + '.join(map(str, columns))} columns")
+def _multiplied(given: Mapping[str, Any]) -> tuple[Any, ...]:
+    """The operands of the product of normed rows."""
+    names = "x", "residual", "weight", "gain", "bias"
+    return tuple(given[name] for name in names if name in given)
 
 
-def _split(rows: Array, columns: tuple[Dim | int, ...]) -> list[Array]:
-    """Parts of so many columns of rows [B, T, ...]."""
-    flat = rows.reshape(*rows.shape[:2], -1)
-    return np.split(flat, np.cumsum([int(n) for n in columns])[:-1], axis=-1)
+def _axes(x: Any) -> tuple[Dim, ...]:
+    """The axes of a type that have a size, or all of an array."""
+    return x.row if isinstance(x, TensorType) else tuple(map(Dim.of, x.shape))

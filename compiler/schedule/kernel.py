@@ -69,7 +69,7 @@ class Kernel:
     implements: ClassVar[str]
     """The op."""
     functions: ClassVar[tuple[str, ...]] = ()
-    """What `model.py` imports from the emitted file."""
+    """What `model.py` may import from the emitted file; `function` says which of them."""
     triton: ClassVar[bool] = False
     """Whether its file holds Triton kernels, which run on a GPU alone."""
     reference: ClassVar[str] = ""
@@ -129,6 +129,10 @@ class Kernel:
     def beside(self, op: Any, operands: tuple[TensorType, ...]) -> Iterator[Step]:
         """What its file has other kernels compute, for calls that it does not launch itself."""
         yield from ()
+
+    def function(self, op: Any) -> str:
+        """Which of its functions computes an op."""
+        return self.functions[0]
 
     def counters(self, op: Any, operands: tuple[TensorType, ...], target: Target) -> int:
         """How many counters it wants of a cache for each row, to tell which program is the last."""

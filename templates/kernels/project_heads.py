@@ -16,17 +16,17 @@ from .project_latent import TorchProjectLatent, TritonProjectLatent
 class TorchProjectHeads(TorchProjectLatent):
     name = "torch.project_heads"
     implements = "project_heads"
-    functions = ("project_heads",)
+    functions = ("project_heads", "add_project_heads")
 
 
 class TritonProjectHeads(TritonProjectLatent):
     name = "triton.project_heads"
     implements = "project_heads"
-    functions = ("project_heads",)
+    functions = ("project_heads", "add_project_heads")
     reference = "torch.project_heads"
     parts = ("arrivals", "projected_heads")
 
-    def appended(self, op: Any, operands: tuple[TensorType, ...], target: Target) -> dict[str, int]:
+    def tile(self, op: Any, operands: tuple[TensorType, ...], target: Target) -> dict[str, int]:
         """Constants of what goes on behind the product."""
         _, _, key, value, pairs, _ = self.key(op, operands)
         rest = key - 2 * pairs
@@ -42,5 +42,7 @@ class TritonProjectHeads(TritonProjectLatent):
         return counted
 
     def key(self, op: Any, operands: tuple[TensorType, ...]) -> tuple[int, ...]:
-        sizes = op.heads, op.groups, op.key, op.value, operands[5].row[0], operands[0].row[0]
+        given = op.given(*operands)
+        pairs, width = given["cos"].row[0], given["x"].row[0]
+        sizes = op.heads, op.groups, op.key, op.value, pairs, width
         return tuple(axis.size for axis in sizes)

@@ -43,7 +43,7 @@ def appended(
     places = np.array(slots)
     first = np.arange(len(places))[:, None] * length
     sizes = Sizes(*places.shape, length)
-    names = op.operand_names()[: len(whole)]
+    names = op.named(len(whole))
     operands = drawn(
         dict(zip(names, whole, strict=True)), sizes, {"positions": places}, part_of or {}
     )

@@ -74,11 +74,11 @@ def test_decoding_by_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
     wanted = answers()
     calls: list[str] = []
-    for name in ("project_heads", "decode_attention"):
+    for name in ("add_project_heads", "decode_attention"):
         function = getattr(package.model, name)
         monkeypatch.setattr(package.model, name, launching(function, calls))
     found = answers()
-    assert set(calls) == {"project_heads", "decode_attention"}
+    assert set(calls) == {"add_project_heads", "decode_attention"}
     for x, y in zip(found, wanted, strict=True):
         torch.testing.assert_close(x, y, rtol=CLOSE, atol=CLOSE)
     tried(package, "decode_attention", monkeypatch)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -57,6 +57,11 @@ def case(op: Op, *operands: str) -> Case:
     return Case(op, tuple(map(TensorType.parse, operands)))
 
 
+def beside(op: ProjectHeads | ProjectLatent, *operands: str, **others: str) -> Case:
+    """An op with these operands beside those that it has to have."""
+    return case(replace(op, beside=tuple(others)), *operands, *others.values())
+
+
 def in_blocks(dtype: str) -> tuple[str, ...]:
     """Experts in 8 bits, and their scales for blocks of 5~3."""
     matrices = (f"{dtype}[6~4, 2, 14~5, 12~4]", f"{dtype}[6~4, 12~4, 14~5]")
@@ -86,6 +91,22 @@ LATENT = (
     *("float32[B, T, 3~2, 5~7]", "float32[B, T, 3~2, 4~6]", "float32[3~2, 5~7, 9~5]"),
     *("float32[B, T, 9~5]", "float32[B, T, 4~6]", "int64[B, T]"),
     *("float32[B, T, 2~3]", "float32[B, T, 2~3]"),
+)
+ABSORBED = ("float32[3~2, 5~7, 9~5]", "int64[B, T]", *LATENT[-2:])
+PROJECT_HEADS = ProjectHeads(
+    keys="k",
+    values="v",
+    heads=Dim(6, 4),
+    groups=Dim(3, 2),
+    key=Dim(8, 6),
+    value=Dim(10, 5),
+    interleaved=True,
+    row_eps=1e-6,
+    row_offset=1.0,
+    eps=1e-2,
+)
+PROJECT_LATENT = ProjectLatent(
+    caches=("kv",), interleaved=True, row_eps=1e-6, eps=1e-2, row_offset=1.0, offset=1.0
 )
 EXPERTS = ("float32[B, T, 12~4]", "int64[B, T, 3~2]", "float32[B, T, 3~2]")
 TABLES = ("float32[6~4, 14~5, 12~4]", "float32[6~4, 14~5, 12~4]", "float32[6~4, 12~4, 14~5]")
@@ -159,20 +180,38 @@ CASES = (
         AppendQuantizedLatent("r", "n", "s", True, 1e-2, 1.0, block=Dim(4, 3)),
         *(*LATENT, "float32[9~5]"),
     ),
-    case(
-        ProjectHeads("k", "v", Dim(6, 4), Dim(3, 2), Dim(8, 6), Dim(10, 5), True, 1e-6, 1.0, 1e-2),
-        *(X, X, "float32[102~46, 12~4]", "float32[12~4]", "int64[B, T]"),
-        *("float32[B, T, 3~2]", "float32[B, T, 3~2]", "float32[8~6]", "float32[8~6]"),
+    beside(
+        *(PROJECT_HEADS, X, "float32[102~46, 12~4]", "int64[B, T]", *["float32[B, T, 3~2]"] * 2),
+        residual=X,
+        gain="float32[12~4]",
+        bias="float32[102~46]",
+        q_weight="float32[8~6]",
+        k_weight="float32[8~6]",
     ),
-    case(
-        ProjectHeads("k", "v", Dim(6, 4), Dim(3, 2), Dim(8, 6), Dim(10, 5), False, 1e-6),
-        *(X, X, "float32[102~46, 12~4]", "float32[12~4]", "int64[B, T]"),
-        *("float32[B, T, 4~3]", "float32[B, T, 4~3]"),
+    beside(
+        replace(PROJECT_HEADS, row_offset=0.0, eps=None),
+        *(X, "float32[102~46, 12~4]", "int64[B, T]", *["float32[B, T, 4~3]"] * 2),
     ),
-    case(
-        ProjectLatent("kv", True, 1e-6, 1e-2, 1.0, 1.0),
-        *(X, X, "float32[40~37, 12~4]", "float32[12~4]", "float32[3~2, 5~7, 9~5]", "int64[B, T]"),
-        *("float32[B, T, 2~3]", "float32[B, T, 2~3]", "float32[9~5]"),
+    beside(
+        *(PROJECT_LATENT, X, "float32[40~37, 12~4]", *ABSORBED),
+        residual=X,
+        gain="float32[12~4]",
+        latent_gain="float32[9~5]",
+    ),
+    *(
+        beside(
+            *(
+                replace(PROJECT_LATENT, offset=0.0, **kept),
+                X,
+                "float32[3~2, 9~13, 12~4]",
+                *ABSORBED,
+            ),
+            gain="float32[12~4]",
+            bias="float32[3~2, 9~13]",
+            latent="float32[B, T, 9~5]",
+            k_rope="float32[B, T, 4~6]",
+        )
+        for kept in ({}, {"caches": ("r", "n", "s"), "block": Dim(4, 3)})
     ),
     case(Attend(0.5), "float32[B, T, 6~4, 8~6]", *KEYS, "int64[B, T]"),
     case(
@@ -243,8 +282,8 @@ def samples(case: Case, which: Any, seed: int = 0) -> list[Any]:
         shape = type.sizes(which, **LENGTHS)
         integers = type.dtype == "int64"
         arrays.append(draw.integers(0, 4, shape) if integers else draw.standard_normal(shape))
-    names = case.op.operand_names()
-    if "positions" in names and len(arrays) > names.index("positions"):
+    names = case.op.named(len(arrays))
+    if "positions" in names:
         positions = arrays[names.index("positions")]
         if positions.ndim == 2:  # each once in a row
             positions[:] = np.argsort(draw.random(positions.shape), axis=1)

@@ -17,7 +17,7 @@ from kernels.test_package import CLOSE, launching
 from package.tiny import EXAMPLES, Build, buffers, close, folder_of, fresh, prompt
 
 PASSES = "O2,quantize-kv after compress-kv,fuse-dequantize after absorb-attention"
-KERNELS = "append_quantized_latent", "quantized_attention", "rows_in_float8"
+KERNELS = "add_project_quantized_latent", "quantized_attention", "rows_in_float8"
 LATENT, ROPE, LAYERS = 136, 12, 2  # two blocks, of which the last is a part
 
 
