@@ -123,7 +123,8 @@ def counted(
         ("deepseek-v2-lite", "Sparse", IN_FLOAT8, "h200", (7, 7)),
         # Of eight rows 7,168 wide, what is normed before a router is so by a launch of its own.
         ("deepseek-v3", "Sparse", "O2", "b200", (8, 9)),
-        ("deepseek-v3", "Sparse", IN_FLOAT8, "h200", (8, 9)),
+        # On Hopper, Gluon combines what few rows' programs found in a launch of its own.
+        ("deepseek-v3", "Sparse", IN_FLOAT8, "h200", (9, 10)),
         ("qwen3-30b-a3b", "Sparse", "O2", "h200", (6, 6)),
         ("qwen2-5-7b-instruct", "Full", "O2", "h200", (5, 5)),  # as Llama, with biases
     ],
