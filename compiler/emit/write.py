@@ -97,8 +97,9 @@ def write(folder: Path, files: Mapping[str, str], *, force: bool = False) -> dic
             _keep(folder, stage, set(files) | gone)
             for path, text in files.items():
                 _put(stage / path, text)
-            for path in files:  # all at once: to wait for the disk takes longer than to write
-                _sync(stage / path)
+            # All at once: to wait for the disk takes longer than to write.
+            for place in {x for path in files for x in (stage / path, (stage / path).parent)}:
+                _sync(place)
             _sync(stage)
             _exchange(stage, folder)
         finally:

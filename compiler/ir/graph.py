@@ -181,12 +181,13 @@ class Graph:
         what nothing ever read; a new value takes the name of the old one that is gone, if somebody
         had named that.
         """
-        self._own()
         named = [not self.node(value).anonymous for value in dict.fromkeys(old)]
         keep, made = self.ancestors(new), self.ancestors(old)
         for before, after in zip(old, new, strict=True):
             if before.type != after.type:
                 raise GraphError(f"%{before.name} is {before.type}, its replacement {after.type}")
+        self._own()
+        for before, after in zip(old, new, strict=True):
             source, index = self._producer[before.name]
             target, target_index = self._producer[after.name]
             for _, user, key, data in list(self._nx.out_edges(source, keys=True, data=True)):

@@ -63,7 +63,7 @@ class TritonAppendLatent(Kernel):
     functions = ("append_latent",)
     triton = True
     reference = "torch.append_latent"
-    parts: ClassVar[tuple[str, ...]] = ("rows", "absorbed")
+    parts: ClassVar[tuple[str, ...]] = ("rows", "products", "absorbed")
     phases = ("prefill", "decode")
     ladder = (16, 32)
     call = TorchAppendLatent.call

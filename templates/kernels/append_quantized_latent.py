@@ -44,7 +44,7 @@ class TritonAppendQuantizedLatent(TritonAppendLatent):
     implements = "append_quantized_latent"
     functions = ("append_quantized_latent",)
     reference = "torch.append_quantized_latent"
-    parts = ("rows", "quantized_rows", "absorbed", "e4m3")
+    parts = ("rows", "quantized_rows", "products", "absorbed", "e4m3")
 
     def refuses(
         self, op: AppendQuantizedLatent, operands: tuple[TensorType, ...], target: Target

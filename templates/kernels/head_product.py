@@ -23,7 +23,7 @@ class TritonHeadProduct(Kernel):
     implements = "einsum"
     functions = ("head_product",)
     triton = True
-    parts = ("rows",)
+    parts = ("products",)
     phases = ("decode",)
     ladder = (16, 32)
 

@@ -146,7 +146,12 @@ class TritonProjectLatent(TorchProjectLatent):
         """Those of the product, and what is appended with them."""
         first, _ = _steps(op, operands, True)
         own = self.tile(op, operands, target)
-        for config in first.kernel.configs(first.op, first.operands, rows, target):
+        found = list(first.kernel.configs(first.op, first.operands, rows, target))
+        if rows == 1 and "bias" in op.beside:
+            # Tried: with two steps of a row and a bias, Triton 3.6 spills.
+            width = operands[0].row[-1].size
+            found.sort(key=lambda config: width <= 2 * config.constants["BLOCK_K"])
+        for config in found:
             constants = {"ROWS": 1 if rows == 1 else FEW, "STAGES": 0, **config.constants}
             constants.pop("BLOCK_M", None)  # is ROWS
             yield replace(config, constants={**constants, **own})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 import pytest
 from archsmith.compiler.errors import GraphError
@@ -29,6 +30,14 @@ def op(graph: Graph, registry: Registry) -> Build:
 
 def lines(graph: Graph) -> list[str]:
     return [line.split(" : ")[0] for line in print_graph(graph)]
+
+
+def state(graph: Graph) -> list[object]:
+    """All that can be asked of a graph, read anew."""
+    return [
+        (node, graph.operands(node), [[user.name for user in graph.users(v)] for v in node.results])
+        for node in graph.nodes()
+    ] + [graph.inputs, graph.params, graph.outputs]
 
 
 def test_a_value_is_defined_once(graph: Graph) -> None:
@@ -138,6 +147,18 @@ def test_replace_wants_the_same_type(graph: Graph, op: Build) -> None:
         graph.replace([y], [op.widen(x)])
 
 
+def test_a_replacement_that_is_refused_changes_nothing(graph: Graph, op: Build) -> None:
+    """Not even where the first of several values could have been replaced."""
+    x = graph.input("x", TensorType("bfloat16", X.shape))
+    y, z = op.scale(x, factor=2.0, name="y"), op.scale(x, factor=3.0, name="z")
+    graph.outputs = (op.add(y, z, name="out"),)
+    new = op.add(x, x, name="new"), op.widen(x, name="wide")
+    before = state(graph)
+    with pytest.raises(GraphError, match="its replacement float32"):
+        graph.replace([y, z], new)
+    assert state(graph) == before
+
+
 def test_prune_keeps_inputs_and_drops_what_nothing_needs(graph: Graph, op: Build) -> None:
     x, positions = graph.input("x", X), graph.input("positions", TensorType("int64", ("B", "T")))
     op.mul(x, graph.param("w", WEIGHT), name="dead")
@@ -166,15 +187,36 @@ def test_rename_moves_every_result_of_a_node(graph: Graph, op: Build) -> None:
         graph.rename("second", "first")
 
 
-def test_a_copy_is_independent(graph: Graph, op: Build, registry: Registry) -> None:
+CHANGES: dict[str, Callable[[Graph, Build], object]] = {
+    "replace": lambda graph, op: graph.replace([graph.value("y")], [graph.value("other")]),
+    "prune": lambda graph, op: graph.prune(),
+    "rename an input": lambda graph, op: graph.rename("x", "renamed"),
+    "rename a second result": lambda graph, op: graph.rename("b", "renamed"),
+    "input": lambda graph, op: graph.input("more", X),
+    "parameter": lambda graph, op: graph.param("more", WEIGHT),
+    "op": lambda graph, op: op.add(graph.value("y"), graph.value("y"), name="more"),
+}
+
+
+@pytest.mark.parametrize("original", [True, False], ids=["original", "copy"])
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_copy_is_independent(
+    graph: Graph, op: Build, registry: Registry, change: str, original: bool
+) -> None:
+    """Whichever of the two is changed, the other stays; and what was asked once, is asked anew."""
     x = graph.input("x", X)
-    graph.outputs = (op.scale(x, factor=2.0, name="y"),)
-    copy, before = graph.copy(), lines(graph)
-    (y,) = copy.outputs
-    copy.replace([y], [Build(copy, registry.ops).add(x, x)])
-    copy.rename("x", "z")
-    assert lines(graph) == before
-    assert lines(copy) != before
+    a, b = op.split(x, sizes=(Dim(4, 1), Dim(4, 2)), name=("a", "b"))
+    y = op.scale(op.concat(a, b), factor=2.0, name="y")
+    op.add(x, x, name="other")
+    graph.outputs = (op.softcap(y, cap=3.0),)
+    before = graph.once(state)
+    copy = graph.copy()
+    changed, kept = (graph, copy) if original else (copy, graph)
+    CHANGES[change](changed, Build(changed, registry.ops))
+    assert state(kept) == before
+    assert state(changed) != before
+    assert changed.once(state) == state(changed)
+    assert kept.once(state) == before
 
 
 def test_order_is_topological_and_follows_definition(registry: Registry) -> None:

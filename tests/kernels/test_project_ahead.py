@@ -65,6 +65,7 @@ MODELS = {
     "deepseek-v3": latent(128, 1536, True),
     "deepseek-v3 in float8": latent(128, 1536, True, **IN_FLOAT8),
     "llama-3-8b": heads(32, 8, 4096),
+    "qwen1.5-moe-a2.7b": heads(16, 16, 2048, "bias"),
     "qwen2.5-7b": heads(28, 4, 3584, "bias"),
     "qwen3-30b-a3b": heads(32, 4, 2048, "q_weight", "k_weight"),
 }
