@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import jinja2
@@ -22,8 +22,9 @@ def render(template: str, values: Mapping[str, Any], *, python: bool = True) -> 
     text = _compiled(template).render(values)
     if python:
         harmless = _compiled(template, harmless=True).render(values)
-        tree = _parsed(text)
-        if harmless != text and not _alike(tree, _parsed(harmless)):
+        if harmless == text:
+            _verify(text)
+        elif not _alike(_parsed(text), _parsed(harmless)):
             raise GraphError("a string from outside became code; this is a bug in a template")
     return text
 
@@ -53,6 +54,12 @@ def _environment(harmless: bool) -> jinja2.Environment:
         finalize=finalize,
         autoescape=False,  # what is emitted is no HTML; `values` make each kind safe where it goes
     )
+
+
+@lru_cache(maxsize=256)
+def _verify(text: str) -> None:
+    """Raise `GraphError` for what is no Python; most files are the same at all sizes."""
+    _parsed(text)
 
 
 def _parsed(text: str) -> ast.Module:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from ..errors import EnvironmentMissing, ProofError
@@ -59,6 +60,19 @@ def prove_package(
         return proof.run()
 
 
+@dataclass(frozen=True)
+class _Told:
+    """What a package answered: arrays by scenario, step and way, and what they are called."""
+
+    arrays: Mapping[str, Any]
+    names: Mapping[str, str]
+
+    def values(self, key: str) -> list[tuple[str, str, Any]]:
+        """The block and the name of each value of one call, and the value, in their order."""
+        named = json.loads(self.names[key])
+        return [(*names, self.arrays[f"{key}/{i}"]) for i, names in enumerate(named)]
+
+
 @dataclass
 class _Proof:
     plan: Plan
@@ -81,7 +95,7 @@ class _Proof:
         self._package(trace=False)
         calls = self._calls(inputs["tokens"])
         (self.folder / "calls.json").write_text(json.dumps(calls))
-        results = self._child()
+        results = self._child().arrays
         trials, worst = 0, 0.0
         for scenario in scenarios():
             traces = self.twin.trace(scenario, inputs)
@@ -137,8 +151,8 @@ class _Proof:
             calls.append({"name": scenario.name, "steps": steps})
         return calls
 
-    def _child(self) -> Mapping[str, Any]:
-        """Run the package; returns its logits by scenario and step, as far as it came."""
+    def _child(self) -> _Told:
+        """Run the package; returns what it answered, as far as it came."""
         script = self.folder / "prove.py"
         script.write_text(self.templates["prove.py"], encoding="utf-8")
         done = subprocess.run(
@@ -152,10 +166,12 @@ class _Proof:
         if done.returncode == 4:
             raise EnvironmentMissing(done.stderr.strip())
         self.said = done.stderr.replace(f"{self.folder}{os.sep}", "").strip()
-        if not (self.folder / "results.npz").exists():
+        results = self.folder / "results.safetensors"
+        if not results.exists():
             raise ProofError(self._fails())
-        with np.load(self.folder / "results.npz") as results:
-            return dict(results)
+        with safe_open(results, "numpy") as opened:
+            arrays = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
+            return _Told(arrays, opened.metadata())
 
     def _fails(self) -> str:
         """What the child said as it failed, and the last line of the package it was in."""
@@ -167,25 +183,24 @@ class _Proof:
         """The error for a package that did not answer: where it came to, or first differed."""
         self._package(trace=True)
         told = self._child()
-        key = str(told["last"])
+        key = told.names["last"]
         (scenario,) = (s for s in scenarios() if s.name == key.split("/")[0])
         step = int(key.split("/")[1])
         trace = self.twin.trace(scenario, inputs)[step]
         if where := self._first(key, scenario, step, trace, told):
             return ProofError(f"{DIFFERS}: {where} in {scenario.name}")
-        if count := int(told[f"{key}/count"]):
-            block, value = (str(told[f"{key}/{what}/{count - 1}"]) for what in ("block", "name"))
+        if values := told.values(key):
+            block, value, _ = values[-1]
             return ProofError(f"{self._fails()}\n  in block {block}, after value %{value}")
         return ProofError(self._fails())
 
     def _first(
-        self, key: str, scenario: Scenario, step: int, trace: list[dict[str, Any]], told: Any
+        self, key: str, scenario: Scenario, step: int, trace: list[dict[str, Any]], told: _Told
     ) -> str | None:
         """The first value that differs, of those that a package told of one call."""
         blocks = [name for name, _ in self.twin.every]
         run, met = 0, set[str]()
-        for i in range(int(told[f"{key}/count"])):
-            block, name = (str(told[f"{key}/{what}/{i}"]) for what in ("block", "name"))
+        for block, name, value in told.values(key):
             while block != blocks[run] or name in met:
                 run, met = run + 1, set()
             met.add(name)
@@ -198,7 +213,7 @@ class _Proof:
             last = block in (FINAL_NORM, HEAD) and not key.endswith((EVERY, DRAFT))
             if last and scenario.cached:
                 wanted, seen = _last(wanted, seen)[:, None], None
-            difference = _difference(wanted, told[f"{key}/value/{i}"], seen)
+            difference = _difference(wanted, value, seen)
             if not difference <= TOLERANCE:
                 return f"block {block}, value %{name} by {difference:.2g}"
         return None

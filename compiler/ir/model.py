@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import pairwise
+from typing import Any
 
 from ..errors import GraphError
 from .dims import Dim
@@ -32,7 +34,7 @@ class Param:
     program: Program
     dtype: str
 
-    @property
+    @cached_property
     def type(self) -> TensorType:
         return TensorType(self.dtype, self.program.shape)
 
@@ -86,6 +88,11 @@ class Block:
                     if graph.node(value).kind == "param":  # a value may have the name of one
                         read.setdefault(value.name)
         self.params = {name: self.params[name] for name in read}
+
+    def state(self) -> tuple[Any, ...]:
+        """All that its text says, and is compared in no time where nothing has changed."""
+        lines = [(phases, print_graph(graph)) for phases, graph in self.graphs.items()]
+        return self.name, [*self.params.items()], [*self.caches.items()], self.unused, lines
 
     def copy(self) -> Block:
         graphs = {phases: graph.copy() for phases, graph in self.graphs.items()}
@@ -149,6 +156,11 @@ class Model:
         """The same model with each entry of its schedule repeated at most so often."""
         schedule = tuple((name, min(count, at_most)) for name, count in self.schedule)
         return replace(self, schedule=schedule)
+
+    def state(self) -> tuple[Any, ...]:
+        """All that its text says, and is compared in no time where nothing has changed."""
+        blocks = [block.state() for block in self.blocks.values()]
+        return self.name, self.dtype, self.droppable, self.schedule, self.draft, blocks
 
     def copy(self) -> Model:
         return replace(self, blocks={name: block.copy() for name, block in self.blocks.items()})
@@ -223,6 +235,7 @@ def verify_block(block: Block) -> None:
 def _verify_graph(
     graph: Graph, params: Mapping[str, Param], caches: Mapping[str, TensorType]
 ) -> None:
+    graph.once(_verify_types)
     written: list[str] = []
     for node in graph.nodes():
         if node.kind == "param":
@@ -232,12 +245,7 @@ def _verify_graph(
                 raise GraphError(
                     f"%{node.name} is {node.results[0].type}, its program {params[node.name].type}"
                 )
-        if node.op is None:
-            continue
-        types = node.op.types(*(v.type for v in graph.operands(node)))
-        if types != tuple(v.type for v in node.results):
-            raise GraphError(f"%{node.name} is not of the type that {node.op.name} gives")
-        if node.op.stateful:
+        if node.op is not None and node.op.stateful:
             contexts = node.results[len(node.results) - len(node.op.written) :]
             for cache, context in zip(node.op.written, contexts, strict=True):
                 written.append(cache)
@@ -251,6 +259,15 @@ def _verify_graph(
         )
     if not graph.outputs:
         raise GraphError("returns nothing")
+
+
+def _verify_types(graph: Graph) -> None:
+    for node in graph.nodes():
+        if node.op is None:
+            continue
+        types = node.op.types(*(v.type for v in graph.operands(node)))
+        if types != tuple(v.type for v in node.results):
+            raise GraphError(f"%{node.name} is not of the type that {node.op.name} gives")
 
 
 def _signature(graph: Graph) -> tuple[tuple[object, ...], ...]:

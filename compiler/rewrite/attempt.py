@@ -12,7 +12,6 @@ from ..errors import ProofError
 from ..ir.graph import Graph, Node
 from ..ir.model import Block, Model, verify
 from ..ir.op import Op
-from ..ir.text import print_block, print_model
 from .check import Proof, check_types, check_weights, prove, prove_model
 from .guard import Contained, Guard
 from .passes import AnyPass, ModelPass, Pass
@@ -68,7 +67,7 @@ class Attempt:
         finally:
             self.rewriter = rewriter.last
         rewriter.commit()
-        if not self.judged or print_model(before) == print_model(self.model):
+        if not self.judged or before.state() == self.model.state():
             return
         for name, block in self.model.blocks.items():
             check_types(block)
@@ -87,12 +86,12 @@ class Attempt:
             rewriter.elsewhere = self._elsewhere(block)
             self.rewriter = rewriter
             before = self.twin(block) if self.judged else None
-            known = print_block(block)
+            known = block.state()
             for _ in chain(self._applications(pass_, rewriter), [None]):
-                if print_block(block) == known:  # as at the end, unless it changed things after all
+                if block.state() == known:  # as at the end, unless it changed things after all
                     continue
                 rewriter.commit()
-                known = print_block(block)
+                known = block.state()
                 if before is None:
                     continue
                 if list(block.graphs) != list(given.graphs):

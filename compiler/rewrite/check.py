@@ -112,6 +112,8 @@ def check_weights(before: Block, after: Block, effect: object = "exact") -> None
     What is computed from a tensor holds it; what it is computed with, such as a gain, is only read,
     and may be so for several. Of that no pass that is exact makes anything new.
     """
+    if before.params == after.params:
+        return
     if effect == "exact":
         known = {step for param in before.params.values() for step in computed(param.program)}
         for name, param in after.params.items():
@@ -121,8 +123,6 @@ def check_weights(before: Block, after: Block, effect: object = "exact") -> None
                     raise ProofError(
                         f"block {after.name}: an exact pass computes no weights; {why}"
                     )
-    if before.params == after.params:
-        return
     was, now = _read(before), _read(after)
     unused = [_pattern(name) for name in after.unused]
     for tensor, read in was.items():

@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import ArchsmithError, GraphError, ProofError
 from ..ir.model import Block, Model
 from ..ir.op import Op
-from ..ir.text import print_block, print_model
+from ..ir.text import print_model
 from ..origin import OURS, Origin, origin
 from .attempt import Attempt
 from .check import TOLERANCE, prove_phases
@@ -109,7 +109,7 @@ class Runner:
     """Bytes that the code of a pass may take, beside what is in use."""
     judge: Judge | None = None
     """Measures what lossy passes lose; without, none of them may run."""
-    _twins: dict[str, tuple[str, Twin]] = field(default_factory=dict)
+    _twins: dict[str, tuple[Any, Twin]] = field(default_factory=dict)
 
     def run(self, model: Model, passes: Sequence[AnyPass]) -> tuple[Model, list[Outcome]]:
         """The model after all passes; before them, its phases are held to one another.
@@ -180,9 +180,9 @@ class Runner:
 
     def _twin(self, block: Block) -> Twin:
         """The twin of a block as it is now: the last one, if nothing has changed since."""
-        text = print_block(block)
-        if self._twins.get(block.name, ("",))[0] != text:
-            self._twins[block.name] = text, Twin.of_block(block.copy(), self.seed)
+        state = block.state()
+        if self._twins.get(block.name, ((),))[0] != state:
+            self._twins[block.name] = state, Twin.of_block(block.copy(), self.seed)
         return self._twins[block.name][1]
 
 
@@ -211,7 +211,9 @@ def _blamed(before: Model, pass_: AnyPass, attempt: Attempt, why: str = "") -> I
 
 def _same(first: Attempt, second: Attempt) -> None:
     """Raise `ProofError` where two runs of a pass on the same model differ."""
-    texts = [print_model(attempt.model).splitlines() for attempt in (first, second)]
+    texts: list[list[str]] = [[], []]
+    if first.model.state() != second.model.state():
+        texts = [print_model(attempt.model).splitlines() for attempt in (first, second)]
     said_ = [[*map(str, (*a.refusals, *a.remarks))] for a in (first, second)]
     for what, (was, now) in (("made", texts), ("said", said_)):
         if was != now:
