@@ -24,7 +24,7 @@ def render(template: str, values: Mapping[str, Any], *, python: bool = True) -> 
         harmless = _compiled(template, harmless=True).render(values)
         if harmless == text:
             _verify(text)
-        elif not _alike(_parsed(text), _parsed(harmless)):
+        elif not _same_code(text, harmless):
             raise GraphError("a string from outside became code; this is a bug in a template")
     return text
 
@@ -67,6 +67,24 @@ def _parsed(text: str) -> ast.Module:
         return ast.parse(text)
     except SyntaxError as error:
         raise GraphError(f"a template gave no Python: {error}") from None
+
+
+def _same_code(text: str, harmless: str) -> bool:
+    """Whether two texts differ in nothing but the values of string constants."""
+    ours, theirs = _parsed(text).body, _parsed(harmless).body
+    lines, others = text.split("\n"), harmless.split("\n")
+    return len(ours) == len(theirs) and all(
+        # Most statements are the same text, which is the same tree.
+        (one.col_offset == other.col_offset == 0 and _lines(one, lines) == _lines(other, others))
+        or _alike(one, other)
+        for one, other in zip(ours, theirs, strict=True)
+    )
+
+
+def _lines(statement: ast.stmt, lines: list[str]) -> list[str]:
+    """The lines of a statement, its decorators included."""
+    starts = [statement.lineno, *(d.lineno for d in getattr(statement, "decorator_list", ()))]
+    return lines[min(starts) - 1 : statement.end_lineno]
 
 
 def _alike(one: Any, other: Any) -> bool:

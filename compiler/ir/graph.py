@@ -53,6 +53,7 @@ class Graph:
         self.scope = ""
         self._nx: nx.MultiDiGraph[str] = nx.MultiDiGraph()
         self._shared = False  # with a copy: who changes it first takes one of its own
+        self._defined: list[str] = []  # the nodes, in the order that is kept where it can be
         self._producer: dict[str, tuple[str, int]] = {}  # value name -> node, index
         # Asked for far more often than the graph is changed, which empties all three.
         self._order: tuple[str, ...] = ()
@@ -99,6 +100,7 @@ class Graph:
         other = Graph()
         other.outputs, other.scope = self.outputs, self.scope
         other._nx, other._producer = self._nx, dict(self._producer)
+        other._defined = list(self._defined)
         self._shared = other._shared = True
         other._order, other._operands = self._order, dict(self._operands)
         other._made = dict(self._made)
@@ -143,7 +145,7 @@ class Graph:
     def nodes(self) -> Iterator[Node]:
         """All nodes in topological order; among the ready ones, the first defined comes first."""
         if not self._order:
-            rank = {name: i for i, name in enumerate(self._nx)}
+            rank = {name: i for i, name in enumerate(self._defined)}
             order = nx.lexicographical_topological_sort(self._nx, key=rank.__getitem__)
             self._order = tuple(order)
         yield from [self._node(name) for name in self._order]
@@ -166,11 +168,11 @@ class Graph:
 
     @property
     def inputs(self) -> tuple[Value, ...]:
-        return tuple(n.results[0] for n in map(self._node, self._nx) if n.kind == "input")
+        return tuple(n.results[0] for n in map(self._node, self._defined) if n.kind == "input")
 
     @property
     def params(self) -> tuple[Value, ...]:
-        return tuple(n.results[0] for n in map(self._node, self._nx) if n.kind == "param")
+        return tuple(n.results[0] for n in map(self._node, self._defined) if n.kind == "param")
 
     # Rewriting
 
@@ -216,9 +218,11 @@ class Graph:
             read = any(user not in dead for user in self._nx.successors(node.name))
             if may and not read and node.name not in returned:
                 dead.add(node.name)
-        dropped = [v.name for n in map(self._node, self._nx) if n.name in dead for v in n.results]
+        order = [name for name in self._defined if name in dead]
+        dropped = [value.name for name in order for value in self._node(name).results]
         self._own()
         self._nx.remove_nodes_from(dead)
+        self._defined = [name for name in self._defined if name not in dead]
         self._changed()
         for name in dropped:
             del self._producer[name]
@@ -239,9 +243,8 @@ class Graph:
         self._changed()
         self.outputs = tuple(value if v.name == old else v for v in self.outputs)
         if index == 0:  # the node's key is its first result's name
-            order = list(self._nx)
             nx.relabel_nodes(self._nx, {key: new}, copy=False)
-            self._reorder([new if name == key else name for name in order])
+            self._defined[self._defined.index(key)] = new
             for i, result in enumerate(results):
                 self._producer[result.name] = (new, i)
 
@@ -256,6 +259,7 @@ class Graph:
                 raise GraphError(f"%{operand.name} is no value of this graph")
         self._own()
         self._nx.add_node(node.name, node=node)
+        self._defined.append(node.name)
         for slot, operand in enumerate(operands):
             source, index = self._producer[operand.name]
             self._nx.add_edge(source, node.name, index=index, slot=slot)
@@ -270,18 +274,11 @@ class Graph:
 
     def _move_before(self, value: Value, nodes: set[str]) -> None:
         """Order `nodes` that were defined later before the node of `value`."""
-        order = list(self._nx)
+        order = self._defined
         at = order.index(self._producer[value.name][0])
         moved = [name for name in order[at:] if name in nodes]
         rest = [name for name in order[at:] if name not in nodes]
-        if moved and rest:
-            self._reorder([*order[:at], *moved, *rest])
-
-    def _reorder(self, names: list[str]) -> None:
-        ordered: nx.MultiDiGraph[str] = nx.MultiDiGraph()
-        ordered.add_nodes_from((n, self._nx.nodes[n]) for n in names)
-        ordered.add_edges_from(self._nx.edges(data=True))
-        self._nx, self._shared = ordered, False
+        self._defined = [*order[:at], *moved, *rest]
         self._changed()
 
     def _own(self) -> None:

@@ -118,10 +118,16 @@ class Attempt:
         return frozenset(name for name in names if "{" not in name)
 
     def _applications(self, pass_: Pass, rewriter: Rewriter) -> Iterator[None]:
-        steps = self.guard.call(lambda: iter(pass_.applications(rewriter)))
+        steps: Iterator[Any] | None = None
         end = object()
+
+        def step() -> object:
+            nonlocal steps
+            steps = iter(pass_.applications(rewriter)) if steps is None else steps
+            return next(steps, end)
+
         for _ in range(_MOST):
-            if self.guard.call(lambda: next(steps, end)) is end:
+            if self.guard.call(step) is end:
                 return
             yield
         raise Contained(f"it applied {_MOST} times and did not come to an end")
