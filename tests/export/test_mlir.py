@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 from archsmith.compiler.driver import Compiler
-from package.tiny import EXAMPLES, TINY, fresh, prompt
+from package.tiny import EXAMPLES, fresh, prompt
 
 from .conftest import Export
 
