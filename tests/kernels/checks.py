@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
-from pathlib import Path
 from types import MappingProxyType, ModuleType, SimpleNamespace
 from typing import Any
 
@@ -24,6 +20,7 @@ from archsmith.compiler.schedule.candidates import address, use
 from archsmith.compiler.schedule.code import name
 from archsmith.compiler.schedule.kernel import GradientKernel, Kernel
 from archsmith.compiler.schedule.kernel import operands as given_to
+from kernels.emissions import imported
 from kernels.guards import Guards, guarded
 
 # What the templates of references ask for.
@@ -267,27 +264,6 @@ def _references(kernel: Kernel) -> Iterator[Kernel]:
         reference = registry().kernels[kernel.reference]()
         yield reference
         yield from _references(reference)
-
-
-@cache
-def _packages() -> tempfile.TemporaryDirectory[str]:
-    """Is removed with the process: the interpreter reads a kernel's source when it runs it."""
-    return tempfile.TemporaryDirectory(prefix="archsmith-kernels-")
-
-
-@cache
-def imported(files: tuple[tuple[str, str], ...], stem: str) -> ModuleType:
-    root = Path(_packages().name)
-    package = Path(tempfile.mkdtemp(prefix="kernels_", dir=root))
-    (package / "__init__.py").touch()
-    for file, text in files:
-        (package / f"{file}.py").write_text(text)
-    sys.path.insert(0, str(root))
-    try:
-        importlib.invalidate_caches()
-        return importlib.import_module(f"{package.name}.{stem}")
-    finally:
-        sys.path.remove(str(root))
 
 
 def as_arrays(results: Any) -> Results:

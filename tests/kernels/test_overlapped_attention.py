@@ -14,6 +14,7 @@ from archsmith.compiler.schedule.candidates import use
 from kernels import checks
 from kernels.attention_cases import Case
 from kernels.checks import VALUES, Edit, Results, differ, emitted, holds, registry
+from kernels.emissions import imported
 from kernels.expert_cases import changed
 from kernels.gluon_numpy import Emulated
 
@@ -145,7 +146,7 @@ def test_tritons_gradients_go_on_from_what_it_keeps(monkeypatch: pytest.MonkeyPa
         for stem in (kernel.stem(), *kernel.parts)
     }
     files["operators"] = operators_file(registry().templates["operators.py"], files, 2)
-    module = checks.imported(tuple(sorted(files.items())), forward.stem())
+    module = imported(tuple(sorted(files.items())), forward.stem())
     file = sys.modules[f"{module.__package__}.overlapped_tile"]
     monkeypatch.setattr(module, "attend_tile", Emulated(file, "attend_tile"))
     monkeypatch.setattr(module, "runs_on_hopper", lambda x: True)
