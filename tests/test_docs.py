@@ -89,7 +89,9 @@ def test_the_demo(
 ) -> None:
     """What its kernels compile to is on record, and compiled by other tests."""
 
-    def recorded(files: Mapping[str, str], calls: Sequence[Any], *_: object) -> list[Compiled]:
+    def recorded(
+        files: Mapping[str, str], calls: Sequence[Any], *_: object, **__: object
+    ) -> list[Compiled]:
         # But for what each file's first comment says of who wrote it.
         said = "# deepseek-v2-lite for , written by archsmith 0 with pipeline O2.\n"
         files = {path: re.sub(r"\A(# .*\n)+", said, text) for path, text in files.items()}

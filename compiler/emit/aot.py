@@ -8,7 +8,9 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -23,6 +25,8 @@ from .package import Facts, emit
 from .pools import in_pages, shape, table_shape
 
 SCRIPT = "compile.py"
+EACH = 8  # calls for which another process is worth its start, three seconds
+MOST = 16  # processes at a time, of a gigabyte each
 
 
 @dataclass(frozen=True)
@@ -61,9 +65,11 @@ def compile_package(plan: Plan, templates: Mapping[str, str], facts: Facts) -> l
             f"nothing is compiled ahead of time for {target.name}, which has no Triton\n"
             "  = help: build for a GPU with --target, or without --aot"
         )
-    compiled = compile_ahead(
-        emit(plan, templates, facts), calls_of(plan), target.triton, templates[SCRIPT]
-    )
+    files, asked = emit(plan, templates, facts), calls_of(plan)
+    processes = min(_processors(), -(-len(asked) // EACH), MOST)
+    found = compile_ahead(files, asked, target.triton, templates[SCRIPT], processes=processes)
+    # In an order of their own, each once: however many processes there are, to the byte the same.
+    compiled = [kernel for kernel, _ in groupby(sorted(found, key=_place))]
     for kernel in compiled:
         if kernel.shared > target.shared_memory:
             raise ProofError(
@@ -71,6 +77,17 @@ def compile_package(plan: Plan, templates: Mapping[str, str], facts: Facts) -> l
                 f" memory with {dict(kernel.options)}; {target.name} has {target.shared_memory}"
             )
     return compiled
+
+
+def _processors() -> int:
+    """Those that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _place(kernel: Compiled) -> tuple[Any, ...]:
+    return kernel.file, kernel.kernel, sorted(kernel.options.items()), kernel.sha256
 
 
 def account(plan: Plan, compiled: Sequence[Compiled]) -> dict[str, Any]:
@@ -160,13 +177,42 @@ def compile_ahead(
     triton: Mapping[str, Any],
     script: str,
     environment: Mapping[str, str] = MappingProxyType({}),
+    processes: int = 1,
 ) -> list[Compiled]:
-    """Compile what these calls launch for a target, each kernel and configuration once.
+    """Compile what these calls launch for a target, each kernel and configuration once a process.
 
     `files` are those of a package, of which `kernels/` is needed; `triton` is what names the target
-    to Triton; `environment` is that of the child process, beside its own variables. Raises
-    `EnvironmentMissing` without torch and Triton, `ProofError` where a kernel does not compile.
+    to Triton; `environment` is that of the child processes, beside its own variables, which share
+    out the files that are called. Raises `EnvironmentMissing` without torch and Triton,
+    `ProofError` where a kernel does not compile.
     """
+    of: dict[str, list[Any]] = {}
+    for call in calls:
+        of.setdefault(call["file"], []).append(call)
+    shares: list[list[Any]] = [[] for _ in range(max(min(processes, len(of)), 1))]
+    for its in sorted(of.values(), key=len, reverse=True):
+        min(shares, key=len).extend(its)
+    # What a kernel is compiled to must depend on nothing but its text.
+    variables = {
+        **{key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"},
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "TRITON_DEFAULT_FP_FUSION": "1",
+        "TRITON_DISABLE_LINE_INFO": "1",
+        **environment,
+    }
+    with ThreadPoolExecutor(len(shares)) as pool:
+        found = pool.map(lambda its: _share(files, its, triton, script, variables), shares)
+        return [kernel for its in found for kernel in its]
+
+
+def _share(
+    files: Mapping[str, str],
+    calls: Sequence[Any],
+    triton: Mapping[str, Any],
+    script: str,
+    variables: Mapping[str, str],
+) -> list[Compiled]:
+    """What one process compiles."""
     with tempfile.TemporaryDirectory(prefix="archsmith-") as temporary:
         folder = Path(temporary)
         for path, text in files.items():
@@ -180,15 +226,7 @@ def compile_ahead(
             cwd=folder,
             capture_output=True,
             text=True,
-            # What a kernel is compiled to must depend on nothing but its text.
-            env={
-                **{key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"},
-                "PYTHONDONTWRITEBYTECODE": "1",
-                "TRITON_CACHE_DIR": str(folder / "cache"),
-                "TRITON_DEFAULT_FP_FUSION": "1",
-                "TRITON_DISABLE_LINE_INFO": "1",
-                **environment,
-            },
+            env={**variables, "TRITON_CACHE_DIR": str(folder / "cache")},
             check=False,
         )
         if done.returncode == 4:

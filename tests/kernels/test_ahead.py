@@ -129,17 +129,30 @@ def test_two_builds_give_the_same_bytes(ahead: Ahead) -> None:
     again = {"PYTHONHASHSEED": "1"}
     assert plan.target.triton is not None
     script = ahead.registry.templates["compile.py"]
-    other = compile_ahead(files, calls, plan.target.triton, script, again)
+    other = compile_ahead(files, calls, plan.target.triton, script, again, processes=2)
     one = [kernel for kernel in compiled(ahead, "llama-3-8b", plan) if kernel.file in few]
     assert one
     assert sorted(kernel.sha256 for kernel in one) == sorted(kernel.sha256 for kernel in other)
+
+
+def test_processes_change_nothing(ahead: Ahead, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What two of them compile is told once, and in one order."""
+    rope = Compiled("rope", "_rope", {"HEADS": 4}, 32, 0, 0, {}, 5000, "")
+    kernels = [rope, replace(rope, options={"HEADS": 8}), replace(rope, file="attend")]
+    plan, shares = planned("llama-3-8b", "h200"), []
+    for found in (kernels, [*reversed(kernels), rope]):
+        monkeypatch.setattr(
+            "archsmith.compiler.emit.aot.compile_ahead", lambda *_, found=found, **__: found
+        )
+        shares.append(compile_package(plan, ahead.registry.templates, FACTS))
+    assert shares == [[kernels[2], *kernels[:2]]] * 2
 
 
 def test_what_needs_more_memory_than_there_is_is_found(
     ahead: Ahead, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     large = Compiled("rope", "_rope", {"HEADS": 4}, 32, 0, 10**6, {}, 5000, "")
-    monkeypatch.setattr("archsmith.compiler.emit.aot.compile_ahead", lambda *_: [large])
+    monkeypatch.setattr("archsmith.compiler.emit.aot.compile_ahead", lambda *_, **__: [large])
     with pytest.raises(ProofError, match=r"_rope of kernels/rope\.py needs 1000000 bytes of"):
         compile_package(planned("llama-3-8b", "h200"), ahead.registry.templates, FACTS)
 
