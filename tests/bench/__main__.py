@@ -11,6 +11,7 @@ import json
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -33,6 +34,10 @@ def main(arguments: Sequence[str], measure: Measure | None = None) -> None:
         whole.main(given, arguments)
         return
     registry = Registry.installed()
+    if unknown := [name for name in given.without if name not in registry.kernels]:
+        sys.exit(f"--without: there is no kernel {', '.join(unknown)}")
+    kernels = {name: k for name, k in registry.kernels.items() if name not in given.without}
+    registry = replace(registry, kernels=kernels)
     target = registry.targets[given.target]
     found = compare(
         _cases(given, target.memory),
@@ -63,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     for kind in (of_experts, of_small, of_attention):
         kind.add_argument("--way", choices=("forward", "backward", "both"), default="both")
         kind.add_argument("--peer", nargs="*", help="stems of tests/bench/peers; all if left out")
+        kind.add_argument("--without", nargs="+", default=[], help="kernels that are not taken")
         kind.add_argument("--target", default="h200")
         kind.add_argument("--rounds", type=int, default=ROUNDS, help="of which the median is taken")
         kind.add_argument("--json", type=Path, help="a file for all numbers, exact")

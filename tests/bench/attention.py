@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from archsmith.compiler.ir.cost import Sizes
+from archsmith.compiler.ir.dims import Dim
 from archsmith.compiler.ir.types import TensorType
 from archsmith.compiler.ops.attention import Attend
+from archsmith.compiler.ops.quantized_attention import QuantizedAttend
 
 from .cases import Case
 
@@ -38,6 +40,10 @@ DECODED: tuple[tuple[str, int, int, tuple[int, int], tuple[Sizes, ...]], ...] = 
         (Sizes(1, 1, 8192), Sizes(64, 1, 4096)),
     ),
 )
+IN_FLOAT8 = (
+    ("16 heads, latent in float8 (V2-Lite)", 16, (Sizes(128, 1, 4096),)),
+    ("128 heads, latent in float8 (V3)", 128, (Sizes(128, 1, 4096), Sizes(128, 1, 32768))),
+)
 TRAINED = (
     ("128 heads, 192 and 128 (V3)", 128, 128, (192, 128)),
     ("16 heads, 192 and 128 (V2-Lite)", 16, 16, (192, 128)),
@@ -51,6 +57,12 @@ def attention(dtype: str = "bfloat16") -> list[Case]:
     for name, heads, groups, widths, calls in DECODED:
         op, types = _attention(dtype, heads, groups, *widths)
         found.append(Case(f"decode, {name}", op, types, calls, compiled=False))
+    for name, heads, calls in IN_FLOAT8:
+        key, value = LATENT
+        texts = f"{dtype}[B, T, {heads}, {key}]", f"float8_e4m3fn[B, S, {value}]"
+        texts += f"float32[B, S, {value // 128}]", f"{dtype}[B, S, {key - value}]", "int64[B, T]"
+        types = tuple(map(TensorType.parse, texts))
+        found.append(Case(f"decode, {name}", QuantizedAttend(192**-0.5, Dim.of(128)), types, calls))
     calls = tuple(Sizes(1, tokens, tokens) for tokens in (4096, 8192))
     for name, heads, groups, widths in TRAINED:
         op, types = _attention(dtype, heads, groups, *widths)

@@ -23,17 +23,44 @@ JOBS = {
     "qwen3-30b-a3b": "Qwen3-30B",
     "deepseek-v3": "V3",
     "mixtral-8x7b": "Mixtral",
+    "llama-3-8b": "Llama 3 8B",
     "gradients": "gradients",
     "float8_e4m3fn-activations": "V2-Lite, float8",
     "deepseek-v3-float8_e4m3fn-activations": "V3, float8",
     "deepseek-v3-float8_e4m3fn": "V3, weights in float8",
+    "latent-in-float8-16": "V2-Lite, latent in float8",
+    "latent-in-float8-128": "V3, latent in float8",
+    "gluon-float8-bfloat16": "V3, latent in float8",
+    "paged-deepseek-v2-lite": "V2-Lite, pages",
+    "paged-deepseek-v3": "V3, pages",
+    "paged-llama-3-8b": "Llama 3 8B, pages",
 }
 FILES = ("grouped_gemm", "quantized_gemm", "rms_norm", "add_rms_norm", "gated_activation")
+OTHERS = (
+    "decode_attention",
+    "latent_attention",
+    "quantized_attention",
+    "quantized_latent_attention",
+    "prefill_attention",
+    "overlapped_attention",
+    "fused_router",
+    "fused_linear_cross_entropy",
+    "rms_norm_linear",
+    "project_heads",
+    "project_latent",
+    "append_heads",
+    "append_latent",
+    "head_product",
+    "rope",
+)
+SIZES = ("N", "D", "E", "OUT", "IN", "H", "R", "KEY", "REST", "VALUE")
 BESIDE = (
     "_sort",
     "_count",
     "_place",
     "_combine",
+    "combine_parts",
+    "combine_splits",
     "_add_sums",
     "_round",
 )  # kernels that take little beside the others
@@ -67,19 +94,23 @@ def tables(registry: Registry) -> str:
     )
     heads = ["of", "kernel", "sizes", "tile", "warps", "stages", "instruction", "registers"]
     heads += ["spilled", "shared, KB", "programs"]
-    compiled = _markdown(heads, _compiled(newest / TARGET, target))
+    compiled, others = (
+        _markdown(heads, _compiled(newest / TARGET, target, files)) for files in (FILES, OTHERS)
+    )
     heads = ["of", "tokens", "kernel", "launches", "moved, MB", "least, MB", "floor, us", "bound"]
     return (
         f"With Triton {newest.name}, for {target.describes}:\n\n{compiled}\n\n"
+        "Attention, and what stands around it: R query heads read the same keys, KEY and REST"
+        f" columns wide.\n\n{others}\n\n"
         f"What they move, and what no kernel could save, by the target's data sheet:\n\n"
         f"{_markdown(heads, _moved(registry, target))}"
     )
 
 
-def _compiled(folder: Path, target: Target) -> Iterator[Sequence[str]]:
+def _compiled(folder: Path, target: Target, files: Sequence[str]) -> Iterator[Sequence[str]]:
     """A row for each kernel and what it is compiled with, whichever models have it."""
     found: dict[tuple[str, ...], list[str]] = {}
-    for file in FILES:
+    for file in files:
         for job, named in JOBS.items():
             for path in sorted((folder / job).glob(f"{file}*.json")):
                 if path.stem.removesuffix("_gradients") != file:
@@ -94,17 +125,17 @@ def _compiled(folder: Path, target: Target) -> Iterator[Sequence[str]]:
 def _facts(fact: Mapping[str, Any], target: Target) -> tuple[str, ...]:
     options = dict(fact["options"])
     warps, stages = options.get("num_warps", 4), options.get("num_stages")
-    sizes = [f"{key} {options[key]:,}" for key in ("N", "OUT", "IN", "H") if key in options]
+    sizes = [f"{key} {options[key]:,}" for key in SIZES if key in options]
     blocks = [key for key in ("ROWS", "BLOCK_M", "BLOCK_N", "BLOCK_K") if key in options]
-    ((instruction, _),) = fact["instructions"].items() or (("-", 0),)
+    blocks = blocks or [key for key in ("BLOCK", "HEADS", "PAIRS") if key in options]
+    multiplied = [f"{count} {name}" for name, count in fact["instructions"].items()]
     return (
         f"`{fact['kernel'].strip('_')}`",
         ", ".join(sizes),
-        " x ".join(str(options[key]) for key in blocks or ("BLOCK",))
-        + " swapped" * options.get("SWAPPED", 0),
+        " x ".join(str(options[key]) for key in blocks) + " swapped" * options.get("SWAPPED", 0),
         str(warps),
         str(stages or "-"),
-        instruction,
+        ", ".join(multiplied) or "-",
         str(fact["registers"]),
         str(fact["spills"]),
         f"{fact['shared'] / 1024:.1f}",
