@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import runpy
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any, get_args
+from typing import get_args
 
 import pytest
 import torch
@@ -18,10 +17,8 @@ from archsmith.compiler import errors
 from archsmith.compiler.components.moe import Router
 from archsmith.compiler.components.rope import Linear, Llama3, Longrope, Rope, Yarn
 from archsmith.compiler.driver import Compiler
-from archsmith.compiler.emit.aot import Compiled
 from archsmith.compiler.plugins import Registry
 from archsmith.compiler.spec.schema import Draft, Embed, Head, Layer, Spec, Step
-from kernels.recorded import Ahead
 from models.oracle import logits
 from models.tiny import Case, save
 from pydantic import BaseModel
@@ -79,34 +76,6 @@ def test_what_else_is_typed_is_there() -> None:
             assert all((ROOT / path).exists() for path in paths), line
         else:
             assert words[0] in ("archsmith", "git", "pip"), line
-
-
-def test_the_demo(
-    tmp_path: Path,
-    registry: Registry,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """What its kernels compile to is on record, and compiled by other tests."""
-
-    def recorded(
-        files: Mapping[str, str], calls: Sequence[Any], *_: object, **__: object
-    ) -> list[Compiled]:
-        # But for what each file's first comment says of who wrote it.
-        said = "# deepseek-v2-lite for , written by archsmith 0 with pipeline O2.\n"
-        files = {path: re.sub(r"\A(# .*\n)+", said, text) for path, text in files.items()}
-        target = registry.targets["h200"]
-        return Ahead(registry, record=False)("deepseek-v2-lite", files, calls, target)
-
-    monkeypatch.setattr("archsmith.compiler.emit.aot.compile_ahead", recorded)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.chdir(tmp_path)
-    runpy.run_path(str(ROOT / "examples" / "demo.py"), run_name="__main__")
-    told = capsys.readouterr().out
-    for shown in ("kind: mla", "class Sparse(nn.Module)", "15,706,484,224", "comparisons, error"):
-        assert shown in told
-    assert "attend_tile" in told  # of the kernels that were compiled
-    assert (tmp_path / "build" / "demo" / "tiny_deepseek_v2" / "plan.json").is_file()
 
 
 def test_the_readme_shows_a_real_spec_and_what_it_becomes(tmp_path: Path) -> None:

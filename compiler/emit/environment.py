@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Mapping
 from functools import cache, lru_cache
 from typing import Any
@@ -72,7 +73,8 @@ def _parsed(text: str) -> ast.Module:
 def _same_code(text: str, harmless: str) -> bool:
     """Whether two texts differ in nothing but the values of string constants."""
     ours, theirs = _parsed(text).body, _parsed(harmless).body
-    lines, others = text.split("\n"), harmless.split("\n")
+    # As Python counts lines, to which a lone carriage return is the end of one.
+    lines, others = (re.split(r"\r\n?|\n", told) for told in (text, harmless))
     return len(ours) == len(theirs) and all(
         # Most statements are the same text, which is the same tree.
         (one.col_offset == other.col_offset == 0 and _lines(one, lines) == _lines(other, others))

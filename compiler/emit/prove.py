@@ -183,7 +183,8 @@ class _Proof:
         """The error for a package that did not answer: where it came to, or first differed."""
         self._package(trace=True)
         told = self._child()
-        key = told.names["last"]
+        if not (key := told.names["last"]):  # it came to no call
+            return ProofError(self._fails())
         (scenario,) = (s for s in scenarios() if s.name == key.split("/")[0])
         step = int(key.split("/")[1])
         trace = self.twin.trace(scenario, inputs)[step]

@@ -218,6 +218,8 @@ class Graph:
             read = any(user not in dead for user in self._nx.successors(node.name))
             if may and not read and node.name not in returned:
                 dead.add(node.name)
+        if not dead:
+            return []
         order = [name for name in self._defined if name in dead]
         dropped = [value.name for name in order for value in self._node(name).results]
         self._own()

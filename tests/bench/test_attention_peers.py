@@ -162,4 +162,5 @@ def test_a_value_that_begins_its_key_is_drawn_so(registry: Registry) -> None:
 def test_the_command_knows_them() -> None:
     given = command._parser().parse_args(["attention", "--case", "decode", "--way", "forward"])
     found: list[Case] = command._cases(given, 141e9)
-    assert [case.op.name for case in found] == ["attend"] * 3
+    names = [case.op.name for case in found]
+    assert names == [*["attend"] * 3, *["quantized_attend"] * 2]

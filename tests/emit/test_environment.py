@@ -111,7 +111,15 @@ def test_prose_is_printable_ascii_without_quotes(value: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ['x"\nimport os\ny = "', 'x" + str(1) + "', 'x", "y', 'x"  # ', 'x" if 1 else "']
+    "value",
+    [
+        'x"\nimport os\ny = "',
+        'x"\rimport os\ry = "',
+        'x" + str(1) + "',
+        'x", "y',
+        'x"  # ',
+        'x" if 1 else "',
+    ],
 )
 def test_a_kind_with_a_bug_is_caught_by_its_syntax(value: str) -> None:
     with pytest.raises(GraphError, match=r"became code|gave no Python"):

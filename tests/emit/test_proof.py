@@ -152,6 +152,12 @@ MODULE = {
         "dense/q",
     ),
     "logits of the token before the last": ("model.py", "[:, -1:]", "[:, :-1][:, -1:]", "head/h"),
+    "no cache": (
+        "model.py",
+        "    def new_cache(self, batch: int, length: int) -> Cache:\n",
+        "    def new_cache(self, batch: int) -> Cache:\n        length = 1\n",
+        "fails: TypeError",
+    ),
     "extend shifted": ("model.py", EXTEND, f"{EXTEND}.roll(1, 1)", "block head, what it returns"),
 }
 

@@ -77,10 +77,16 @@ def test_the_newest_triton(ahead: Ahead, example: str, target: str) -> None:
     hold(plan, compiled(ahead, example, plan))
 
 
-@pytest.mark.parametrize("target", INSTRUCTIONS)
-def test_the_oldest_triton(ahead: Ahead, target: str) -> None:
-    plan = planned("deepseek-v2-lite", target)
-    hold(plan, compiled(ahead, "deepseek-v2-lite", plan, oldest=True))
+@pytest.mark.parametrize(
+    ("example", "target"),
+    [
+        *(("deepseek-v2-lite", target) for target in INSTRUCTIONS),
+        *((example, "h200") for example in PUBLISHED[1:]),
+    ],
+)
+def test_the_oldest_triton(ahead: Ahead, example: str, target: str) -> None:
+    plan = planned(example, target)
+    hold(plan, compiled(ahead, example, plan, oldest=True))
 
 
 @pytest.mark.parametrize(
@@ -133,6 +139,19 @@ def test_two_builds_give_the_same_bytes(ahead: Ahead) -> None:
     one = [kernel for kernel in compiled(ahead, "llama-3-8b", plan) if kernel.file in few]
     assert one
     assert sorted(kernel.sha256 for kernel in one) == sorted(kernel.sha256 for kernel in other)
+
+
+def test_a_package_is_compiled(ahead: Ahead, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `build --aot` does it, but for all files except one."""
+    plan = planned("llama-3-8b", "h200")
+    calls = [call for call in calls_of(plan) if call["file"] == "append_heads"]
+    monkeypatch.setattr("archsmith.compiler.emit.aot.calls_of", lambda _: calls)
+    found = compile_package(plan, ahead.registry.templates, FACTS)
+    kept = [
+        kernel for kernel in compiled(ahead, "llama-3-8b", plan) if kernel.file == "append_heads"
+    ]
+    assert found
+    assert sorted(map(str, found)) == sorted(map(str, kept))
 
 
 def test_processes_change_nothing(ahead: Ahead, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,10 +64,8 @@ def compiled(ahead: Ahead, model: str, target: str, oldest: bool) -> list[Compil
 @pytest.mark.parametrize(
     ("model", "target"),
     [
-        ("deepseek-v2-lite", "h200"),
-        ("deepseek-v2-lite", "mi300x"),
-        ("llama-3-8b", "h200"),
-        ("llama-3-8b", "a100"),
+        *(("deepseek-v2-lite", target) for target in ("a100", "h200", "b200", "mi300x")),
+        *(("llama-3-8b", target) for target in ("a100", "h200", "b200", "mi300x")),
         ("deepseek-v3", "h200"),
         ("float8", "h200"),
         ("float8-128", "h200"),

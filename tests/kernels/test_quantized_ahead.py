@@ -28,6 +28,7 @@ WIDE = {"a100": "mma.sync", "h200": "wgmma.mma_async", "b200": "tcgen05.mma", "m
 USES = [
     *(("a100", "deepseek-v2-lite", format, False) for format in (FLOAT8, "int8")),
     *(("h200", "deepseek-v2-lite", FLOAT8, near) for near in (False, True)),
+    ("h200", "deepseek-v2-lite", "int8", False),
     ("b200", "deepseek-v2-lite", FLOAT8, True),
     ("b200", "deepseek-v2-lite", "int8", False),
     *(("mi300x", "deepseek-v2-lite", format, False) for format in (FLOAT8, "int8")),
