@@ -39,11 +39,11 @@ MORE = [
     *(Case([n], 20, 16, 8) for n in (1, 33, 64, 65)),
     *(Case([n], 128, 16, 8) for n in (1, 63, 65)),
     Case([4097], 1, 16, 8),
-    Case([4097, 1], 2, 16, 8),
+    Case([129, 1], 1, 16, 8),
     Case([1, 64], 20, 16, 8),
     Case([5, 70], 1, 16, 8, slots=71),
     # many rows
-    *(Case([9] * (rows - 1) + [33], 1, 16, 8) for rows in (3, 7, 16, 31, 128)),
+    *(Case([1] * (rows - 1) + [33], 1, 16, 8) for rows in (3, 7, 16, 20, 128)),
     Case([1] * 8, 3, 16, 8, slots=17),
     # several new tokens, of which the first of a row may be
     *(Case([n, 20], 16, 16, 8, tokens=t) for n, t in ((2, 2), (65, 3), (40, 8))),
