@@ -29,7 +29,7 @@ def emulated(monkeypatch: pytest.MonkeyPatch) -> None:
 
 PLAIN = Case([1], 64, 128, 64, block=64)
 CASES = [
-    *(replace(PLAIN, contexts=[n]) for n in (1, 63, 64, 65, 1025)),
+    *(replace(PLAIN, contexts=[n]) for n in (1, 63, 64, 65, 129)),
     replace(PLAIN, contexts=[130, 1, 64, 65], slots=131),
     replace(PLAIN, contexts=[70, 9], heads=128),
     *(replace(PLAIN, contexts=[150, 3], heads=66, tokens=t) for t in (2, 8)),
