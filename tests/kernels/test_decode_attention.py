@@ -68,6 +68,10 @@ LONG = [
     Case([40, 33] * 9, 16, 1, 24, 16, tokens=2, in_key=True),
     Case([40, 33] * 9, 16, 1, 24, 16, tokens=5, in_key=True),
     Case([4097, 1], 4, 1, 16, 16),
+    Case([4097], 16, 1, 16, 8, in_key=True),
+    Case([4097], 20, 2, 8, 8),
+    Case([3] * 63 + [17], 16, 1, 16, 8, in_key=True),
+    Case([5, 9] * 2, 128, 1, 16, 8, in_key=True),
 ]
 
 

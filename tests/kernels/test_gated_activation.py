@@ -9,7 +9,10 @@ from kernels.checks import Edit, Results, Run, differ, holds, interpreted
 
 # Of a rounding to the stored dtype, and of exponentials in float32.
 CLOSE = {"float32": 2e-6, "float16": 1e-3}
-WIDTHS = (1, 3, 8, 31, 64, 100, 256, 1000, 1024, 1025, 1408, 2050)
+WIDTHS = (
+    *(1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 100, 127, 128, 129),
+    *(256, 1000, 1024, 1025, 1408, 2050),
+)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])

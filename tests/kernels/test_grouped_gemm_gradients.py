@@ -61,6 +61,7 @@ SHAPES = [
     (rows, *experts, *sizes)
     for (rows, experts), sizes in zip(product(ROWS, EXPERTS), cycle(SIZES), strict=False)
 ]
+SHAPES += [(4, 256, 8, 16, 16), *((rows, 1, 1, 16, 16) for rows in (1, 5, 33))]
 
 
 @pytest.mark.parametrize(("shape", "dtype"), list(zip(SHAPES, cycle(CLOSE), strict=False)), ids=str)

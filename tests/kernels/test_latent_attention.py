@@ -97,9 +97,18 @@ CASES = [
     Latent([64, 3], tokens=3, heads=96),
     *(Latent([63, 129, 200, 1], page=page, slots=210) for page in (64, 128)),
 ]
+MORE = [
+    Latent([4097]),
+    *(Latent([n, 17, 80], slots=85) for n in (16, 63)),
+    *(Latent([n, 1, 3, 70, 64, 5, 66, 9][:rows]) for n in (1, 65) for rows in (3, 5, 8)),
+    *(Latent([2, 3] * rows, slots=5) for rows in (8, 16, 64)),
+    *(Latent([n, 4], tokens=t) for n in (4, 66) for t in (3, 4)),
+    *(Latent([n], heads=h) for n in (1, 64, 65) for h in (72, 128)),
+    *(Latent([3, n], page=64) for n in (1, 65)),
+]
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", CASES + MORE, ids=lambda case: str(case)[:24])
 def test_latent_attention(emulated: None, case: Latent) -> None:
     assert differ(*case.run(changed(ALONE))) < CLOSE
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,11 @@ SHAPES = [
     (129, 257, 32),
     (130, 600, 64),
     (5, 513, 72),
+]
+MORE = [  # each in one of the dtypes
+    *((rows, words, 8) for rows in (1, 2, 15, 31, 33) for words in (2, 63, 65, 127, 129)),
+    *((rows, words, 17) for rows in (16, 32, 63, 66) for words in (1, 31, 64)),
+    *((127, words, 16) for words in (3, 128)),
 ]
 
 
@@ -119,6 +125,12 @@ def test_losses(shape: tuple[int, ...], dtype: str) -> None:
 @pytest.mark.parametrize("dtype", GRADIENTS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_gradients(shape: tuple[int, ...], dtype: str) -> None:
+    assert differ(*differentiated(*shape, dtype=dtype)) < GRADIENTS[dtype]
+
+
+@pytest.mark.parametrize(("shape", "dtype"), list(zip(MORE, cycle(CLOSE), strict=False)), ids=str)
+def test_more_rows_and_words(shape: tuple[int, ...], dtype: str) -> None:
+    assert differ(*run(*shape, dtype=dtype)) < CLOSE[dtype]
     assert differ(*differentiated(*shape, dtype=dtype)) < GRADIENTS[dtype]
 
 

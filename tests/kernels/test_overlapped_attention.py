@@ -66,6 +66,14 @@ CASES = [
     Case([140], 8, 2, 64, 64, tokens=140, sinks=True),
     Case([140], 8, 2, 64, 64, tokens=140, softcap=2.0),
     Case([270, 90], 5, 1, 64, 64, tokens=85, window=100, softcap=2.0, sinks=True, slots=280),
+    # few tokens, tails and groups
+    *(Case([n], 1, 1, 64, 64, tokens=n) for n in (2, 3, 17, 62, 66, 127, 128, 130)),
+    *(Case([n], r, 1, 64, 64, tokens=t) for n, t, r in ((65, 1, 16), (66, 64, 2), (64, 2, 20))),
+    *(Case([n, 5], 1, 1, 64, 64, tokens=5) for n in (5, 63, 64, 65, 130)),
+    *(Case([n], 1, 1, 64, 64, tokens=n, window=w) for n, w in ((65, 63), (65, 64), (66, 65))),
+    *(Case([n], 1, 1, 64, 64, tokens=n, sinks=True) for n in (1, 65)),
+    *(Case([n], 1, 1, 64, 64, tokens=n, softcap=2.0) for n in (64, 65)),
+    Case([2] * 16, 1, 1, 64, 64, tokens=2),
 ]
 
 

@@ -47,6 +47,8 @@ CASES = [
     # rows whose tokens come behind others, and slots behind all of them
     Case([40, 25], 4, 2, 24, 16, tokens=20),
     Case([60, 23], 2, 1, 16, 16, tokens=20, window=18, softcap=2.0, sinks=True, slots=70),
+    *(whole(n, 1, 1, 8, 8) for n in (3, 14, 18, 30, 32, 34, 47, 48, 49)),
+    *(whole(n, r, 1, 8, 8, sinks=True) for n, r in ((1, 16), (2, 20), (17, 16))),
 ]
 
 

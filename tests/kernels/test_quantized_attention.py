@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import cycle
 
 import pytest
 from archsmith.compiler.ir.types import TensorType
@@ -31,6 +32,26 @@ CASES = [
     Case([70, 5], 4, 32, 16, tokens=5),
     Case([40], 3, 32, 16, tokens=8),
 ]
+# Each in one of the dtypes; those of the same sizes of heads have one file.
+MORE = [
+    *(Case([n], 1, 16, 8) for n in (1, 2, 15, 16, 31, 32, 63, 65, 127, 129)),
+    *(Case([n], 16, 16, 8) for n in (1, 63, 64, 65, 128)),
+    *(Case([n], 20, 16, 8) for n in (1, 33, 64, 65)),
+    *(Case([n], 128, 16, 8) for n in (1, 63, 65)),
+    Case([4097], 1, 16, 8),
+    Case([129, 1], 1, 16, 8),
+    Case([1, 64], 20, 16, 8),
+    Case([5, 70], 1, 16, 8, slots=71),
+    # many rows
+    *(Case([1] * (rows - 1) + [33], 1, 16, 8) for rows in (3, 7, 16, 20, 128)),
+    Case([1] * 8, 3, 16, 8, slots=17),
+    # several new tokens, of which the first of a row may be
+    *(Case([n, 20], 16, 16, 8, tokens=t) for n, t in ((2, 2), (65, 3), (40, 8))),
+]
+
+
+def short(value: object) -> str:
+    return str(value)[:24]
 
 
 def shared_out(text: str) -> str:
@@ -41,6 +62,11 @@ def shared_out(text: str) -> str:
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_quantized_attention(case: Case) -> None:
     assert differ(*case.run("float16")) < CLOSE["float16"]
+
+
+@pytest.mark.parametrize(("case", "dtype"), list(zip(MORE, cycle(CLOSE), strict=False)), ids=short)
+def test_more_contexts_and_heads(case: Case, dtype: str) -> None:
+    assert differ(*case.run(dtype)) < CLOSE[dtype]
 
 
 @pytest.mark.parametrize(

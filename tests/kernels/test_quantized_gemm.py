@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,56 @@ def test_experts_in_int8(shape: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("shape", SHAPES[3::3], ids=str)
 def test_experts_in_float32(shape: tuple[int, ...]) -> None:
     assert differ(*run(*shape, dtype="float32")) < CLOSE["float32"]
+
+
+# Each in one of the formats.
+MORE = [
+    # one token; one expert
+    *((1, experts, top_k, 16, 16) for experts, top_k in ((1, 1), (3, 1), (4, 4), (64, 6))),
+    *((rows, 1, 1, 16, 24) for rows in (2, 15, 16, 17, 31, 32, 33, 34, 63, 64, 65)),
+    # 256 experts, most of which have no token
+    *((rows, 256, 8, 16, 16) for rows in (1, 2, 3, 4)),
+    # tails of rows, of columns and of blocks
+    *((rows, 2, 1, 33, 31) for rows in (3, 4, 31, 47, 66)),
+    *((rows, 5, 3, 65, 17) for rows in (5, 16, 35)),
+    *((rows, 3, 3, 24, 64) for rows in (7, 11, 32, 48)),
+]
+
+
+@pytest.mark.parametrize(
+    ("shape", "format"), list(zip(MORE, cycle(FORMATS), strict=False)), ids=str
+)
+def test_more_experts_and_rows(shape: tuple[int, ...], format: str) -> None:
+    options = FORMATS[format]
+    assert differ(*run(*shape, **options)) < CLOSE[options.get("dtype", "float16")]
+
+
+# Experts that no token chose: all but one, the first and the last, all but the first or the last.
+@pytest.mark.parametrize(
+    ("rows", "chosen", "format"),
+    [
+        (5, (3,), "activations"),
+        (48, (1, 2, 4, 6), "int8"),
+        (48, (0,), "activations"),
+        (5, (7,), "int8"),
+    ],
+)
+def test_experts_that_have_no_tokens(rows: int, chosen: tuple[int, ...], format: str) -> None:
+    found = run(rows, 8, min(len(chosen), 2), 24, 16, chosen=chosen, **FORMATS[format])
+    assert differ(*found) < CLOSE["float16"]
+
+
+def test_eight_of_256_experts_have_all_tokens() -> None:
+    found = run(33, 256, 8, 16, 16, chosen=(0, 7, 8, 100, 127, 128, 200, 255))
+    assert differ(*found) < CLOSE["float16"]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_operands_that_are_parts_of_wider_rows(format: str) -> None:
+    options = FORMATS[format] | {"part_of": {"x": 56, "weight": 5, "index": 7}}
+    for rows in (1, 40):
+        found = run(rows, 3, 2, 40, 24, **options)
+        assert differ(*found) < CLOSE[options.get("dtype", "float16")]
 
 
 # Blocks of 64 have weights as a product's rows up to 32, and through descriptors above 16.

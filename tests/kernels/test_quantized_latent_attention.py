@@ -29,7 +29,7 @@ def emulated(monkeypatch: pytest.MonkeyPatch) -> None:
 
 PLAIN = Case([1], 64, 128, 64, block=64)
 CASES = [
-    *(replace(PLAIN, contexts=[n]) for n in (1, 63, 64, 65, 1025)),
+    *(replace(PLAIN, contexts=[n]) for n in (1, 63, 64, 65, 129)),
     replace(PLAIN, contexts=[130, 1, 64, 65], slots=131),
     replace(PLAIN, contexts=[70, 9], heads=128),
     *(replace(PLAIN, contexts=[150, 3], heads=66, tokens=t) for t in (2, 8)),
@@ -37,13 +37,22 @@ CASES = [
     Case([70], 64, 512, 64, block=128),
     *(replace(PLAIN, contexts=[63, 129, 200, 1], page=page, slots=210) for page in (64, 128)),
 ]
+MORE = [
+    replace(PLAIN, contexts=[4097]),
+    *(replace(PLAIN, contexts=[2, 3] * rows, slots=5) for rows in (2, 4, 8, 16, 64)),
+    *(replace(PLAIN, contexts=[n], heads=h) for n in (1, 64, 65, 127) for h in (72, 128)),
+    *(replace(PLAIN, contexts=[n, 5], tokens=t) for n in (5, 66, 129) for t in (2, 3, 4, 5)),
+    *(replace(PLAIN, contexts=[3, n], page=64) for n in (1, 64, 65, 128)),
+    *(replace(PLAIN, contexts=[n, 1, 3, 70, 64, 5, 66][:r]) for n in (1, 65) for r in (3, 5, 7)),
+    replace(PLAIN, contexts=[128]),
+]
 
 
 def run(case: Case, *changes: tuple[str, str], part_of: int = 0) -> tuple[Results, Results]:
     return case.run("float16", kernel=NAME, edit=changed(*changes), part_of=part_of)
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", CASES + MORE, ids=lambda case: str(case)[:24])
 def test_quantized_latent_attention(emulated: None, case: Case) -> None:
     assert differ(*run(case, ALONE)) < CLOSE
 
