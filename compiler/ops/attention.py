@@ -123,7 +123,6 @@ class Attend(Op):
         self, q: Array, k: Array, v: Array, positions: Indices, sinks: Array | None = None
     ) -> Array:
         group = q.shape[2] // k.shape[2]
-        k, v = np.repeat(k, group, axis=2), np.repeat(v, group, axis=2)
         slots = np.arange(k.shape[1])
         seen = slots <= positions[..., None]  # [B, T, S]
         if self.window is not None:
@@ -131,6 +130,7 @@ class Attend(Op):
         # What no query sees may hold anything, NaN included.
         read = seen.any(axis=1)[:, :, None, None]
         k, v = np.where(read, k, 0.0), np.where(read, v, 0.0)
+        k, v = np.repeat(k, group, axis=2), np.repeat(v, group, axis=2)
         scores = np.einsum("bthk,bshk->bhts", q, k) * self.scale
         if self.softcap is not None:
             scores = self.softcap * np.tanh(scores / self.softcap)
