@@ -140,6 +140,20 @@ def test_what_is_not_aligned_is_tritons(
     assert bool(launched) == copied
 
 
+def test_on_a_cpu_it_is_pytorchs() -> None:
+    """Through both kernels that stand in for one another, in float64."""
+    texts = f"[B, T, 64, {KEY + REST}]", f"[B, S, 1, {KEY + REST}]", f"[B, S, 1, {KEY}]"
+    types = *(f"float16{text}" for text in texts), "int64[B, T]"
+    kernel = registry().kernels["gluon.latent_attention"]()
+    module = emitted(kernel, {OP: tuple(map(TensorType.parse, types))}, "h200")
+    q = torch.randn(2, 3, 64, KEY + REST, dtype=torch.float64)
+    k = torch.randn(2, 40, 1, KEY + REST, dtype=torch.float64)
+    given = q, k, k[..., :KEY], torch.tensor([[5, 6, 7], [37, 38, 39]]), 0.1
+    attend = sys.modules[f"{module.__package__}.attend"].attend
+    found = module.latent_attention(*given, value_in_key=True)
+    assert differ([found.numpy()], [attend(*given).numpy()]) < 1e-12
+
+
 def test_where_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """On Hopper alone, with a Triton that has its names, and where it is compiled ahead."""
     texts = f"[B, T, 64, {KEY + REST}]", f"[B, S, 1, {KEY + REST}]", f"[B, S, 1, {KEY}]"
