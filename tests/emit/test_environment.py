@@ -127,6 +127,22 @@ def test_a_kind_with_a_bug_is_caught_by_its_syntax(value: str) -> None:
     assert render("x = f({{ value }})\n", {"value": Leaky("harmless")}) == 'x = f("harmless")\n'
 
 
+@pytest.mark.parametrize(
+    "template",
+    [
+        "@f({{ value }})\ndef g():\n    return 1\n",
+        "def g(x={{ value }}):\n    return 1\n",
+        "{{ head }}\nx = f({{ value }})\ny = 0\nz = 0\n",  # whose lines are not counted by \n
+    ],
+    ids=["in a decorator", "in a signature", "behind a carriage return"],
+)
+def test_a_kind_with_a_bug_is_caught_wherever_it_stands(template: str) -> None:
+    values = {"value": Leaky('x" + str(1) + "'), "head": Source(("#\r#",))}
+    with pytest.raises(GraphError, match="became code"):
+        render(template, values)
+    render(template, {**values, "value": Leaky("x")})
+
+
 def test_a_template_that_gives_no_python_is_an_error() -> None:
     with pytest.raises(GraphError, match="a template gave no Python"):
         render("x = = {{ one }}", {"one": 1})

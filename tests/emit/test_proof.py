@@ -162,6 +162,16 @@ MODULE = {
 }
 
 
+def test_logits_may_lie_in_any_order(compiler: Compiler, tmp_path: Path) -> None:
+    """They are told as they are, not as they lie in memory."""
+    old = "positions))\n\n{% if module.page"
+    text = compiler.registry.templates["model.py"]
+    assert old in text
+    turned = old.replace("))", ")).mT.contiguous().mT", 1)
+    compiler.registry.templates["model.py"] = text.replace(old, turned)
+    build(compiler, tmp_path, "tiny-llama", "O1")
+
+
 @pytest.mark.parametrize(("file", "old", "new", "found"), MODULE.values(), ids=MODULE)
 def test_a_wrong_module_is_found(
     compiler: Compiler, tmp_path: Path, file: str, old: str, new: str, found: str

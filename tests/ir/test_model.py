@@ -11,7 +11,7 @@ from archsmith.compiler.ir.count import cache_bytes, parameters
 from archsmith.compiler.ir.dims import Dim
 from archsmith.compiler.ir.model import Block, Model, Param, verify, verify_block
 from archsmith.compiler.ir.parse import parse_model
-from archsmith.compiler.ir.text import print_block
+from archsmith.compiler.ir.text import print_block, print_model
 from archsmith.compiler.ir.types import TensorType
 from archsmith.compiler.ir.weights import Ref
 from archsmith.compiler.plugins import Registry
@@ -146,6 +146,34 @@ def test_every_rule_is_checked(model: Model, broken: Callable[[Model], None]) ->
     broken(model)
     with pytest.raises(GraphError, match=BREAKS[broken]):
         verify(model)
+
+
+def unused(model: Model) -> None:
+    model.blocks["layer"].unused = ("layers.{layer}.v",)
+
+
+TOLD = {"name": "other", "dtype": "float32", "droppable": ("v",), "draft": ("head",)}
+CHANGES: list[Callable[[Model], None]] = [
+    *(no_parameter, another_program, unread_parameter, no_cache, unwritten_cache, another_row),
+    *(missing_phase, phase_twice, returns_nothing, no_such_block, another_stream, unused),
+]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
+def test_a_state_is_what_the_text_says(model: Model, change: Callable[[Model], None]) -> None:
+    before, text, same = model.state(), print_model(model), model.copy()
+    change(model)
+    assert print_model(model) != text
+    assert model.state() != before
+    assert same.state() == before
+
+
+@pytest.mark.parametrize("attribute", TOLD)
+def test_a_state_has_what_is_no_blocks(model: Model, attribute: str) -> None:
+    before, text = model.state(), print_model(model)
+    setattr(model, attribute, TOLD[attribute])
+    assert print_model(model) != text
+    assert model.state() != before
 
 
 def test_phases_split_and_merge(model: Model, registry: Registry) -> None:
