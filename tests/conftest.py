@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -19,6 +20,9 @@ os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
 import pytest
 from archsmith.compiler.plugins import Registry
 from hypothesis import HealthCheck, settings
+
+# What is imported stays: to look through it for what may be freed took a tenth of the time.
+gc.set_threshold(100_000, 50, 100)
 
 settings.register_profile(
     "same",

@@ -205,10 +205,11 @@ def test_bisect_names_a_pass_that_raises() -> None:
 
 
 def test_bisect_finds_nothing_where_there_is_nothing() -> None:
-    result = run("bisect", TINY.with_name("tiny-deepseek-v2.yaml"), "--pipeline", "O2")
+    result = run("bisect", TINY, "--pipeline", "O2")
     assert result.exit_code == 0
     assert result.stderr.startswith("no pass differs, of ")
-    assert json.loads(run("bisect", TINY, "--json").stdout) == {"differs": False}
+    result = run("bisect", TINY, "--pipeline", "fuse-gate-up", "--json")
+    assert json.loads(result.stdout) == {"differs": False}
 
 
 def test_bisect_on_a_target() -> None:
@@ -221,7 +222,7 @@ def test_bisect_proves_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     """A kernel that is wrong shows in the package, where the graphs agree."""
     compiler = Compiler.installed()
     spec = compiler.load(TINY)
-    _, passes = compiler.passes("eliminate-dead,fuse-gated-activation")
+    _, passes = compiler.passes("fuse-gated-activation")
     kernel = compiler.registry.kernels["torch.gated_activation"]
     right = kernel.call
 

@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 def test_a_killed_conversion_goes_on_and_ends_the_same(
     package: Any, checkpoint: Path, whole: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    count = request.config.getoption("--examples") or 6
+    count = request.config.getoption("--examples") or 4
     places = [Path(package.__file__).parent, checkpoint, whole, tmp_path / "killed", SHARD]
     script = Path(__file__).with_name("killed.py")
     command = [sys.executable, "-W", "ignore", str(script), *map(str, places), str(count), "1"]

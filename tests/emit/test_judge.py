@@ -93,7 +93,12 @@ def test_what_is_lost_is_measured_and_told(folder: Path) -> None:
     compiler = Compiler.installed()
     spec = compiler.load(folder / "spec.yaml")
     report = compiler.package(
-        spec, folder / "pruned", "own", [FewerExperts(), Nothing()], weights=folder / "checkpoint"
+        spec,
+        folder / "pruned",
+        "own",
+        [FewerExperts(), Nothing()],
+        prove=False,
+        weights=folder / "checkpoint",
     )
     pruned, nothing = report.outcomes
     assert pruned.loss is not None

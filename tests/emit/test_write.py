@@ -255,7 +255,7 @@ for page in map(Path, sys.argv[1:]):
 
 def test_two_builds_are_the_same_bytes(tmp_path: Path) -> None:
     places = {"one": ("1", "UTC", "C"), "the_other": ("2", "Asia/Tokyo", "C.UTF-8")}
-    pages = sorted(EXAMPLES.glob("tiny-*.yaml"))
+    pages = [EXAMPLES / f"tiny-{name}.yaml" for name in ("deepseek-v3", "llama", "mixtral")]
     children = []
     for place, (seed, zone, locale) in places.items():
         (tmp_path / place).mkdir()
@@ -271,4 +271,4 @@ def test_two_builds_are_the_same_bytes(tmp_path: Path) -> None:
     assert [child.wait() for child in children] == [0, 0]
     one, other = (contents(tmp_path / place) for place in places)
     assert one == other
-    assert len(one) > 5 * 15
+    assert len(one) > 3 * 15

@@ -80,10 +80,11 @@ def test_what_an_expert_makes_of_a_stranger_may_be_infinite(dense: ModuleType) -
     torch.testing.assert_close(got[strangers], finite[strangers], rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("example", ["tiny-mixtral", "tiny-deepseek-v3"])
-@pytest.mark.parametrize("pipeline", ["O0", "O2"])
+@pytest.mark.parametrize(
+    ("example", "pipeline"), [("tiny-mixtral", "O0"), ("tiny-deepseek-v3", "O2")]
+)
 def test_a_traced_package_is_proved(example: str, pipeline: str, tmp_path: Path) -> None:
-    """With experts as lists and packed, routed with groups and without, in every phase."""
+    """With experts as lists, routed without groups, and packed, with them; in every phase."""
     compiler = Compiler.installed("mlir", numeric=False)
     name, passes = compiler.passes(pipeline)
     spec = compiler.load(EXAMPLES / f"{example}.yaml")

@@ -102,13 +102,14 @@ def test_the_oldest_triton(ahead: Ahead, example: str, target: str) -> None:
 def test_what_is_recorded_is_what_compiles(
     ahead: Ahead, target: str, file: str, oldest: bool
 ) -> None:
-    """A file for each target, compiled once more; of the others, two builds are compared below."""
+    """A call of a file for each target, once more; of others, two builds are compared below."""
     plan = planned("deepseek-v2-lite", target)
     calls = [call for call in calls_of(plan) if call["file"] == file]
     files = emitted(ahead, plan)
-    found = ahead.compile(files, calls, plan.target, oldest)
+    found = ahead.compile(files, calls[:1], plan.target, oldest)
     kept = ahead("deepseek-v2-lite", files, calls, plan.target, oldest)
-    assert sorted(map(str, found)) == sorted(map(str, kept))
+    assert found
+    assert set(map(str, found)) <= set(map(str, kept))
 
 
 def test_what_changes_is_not_what_was_recorded(ahead: Ahead) -> None:

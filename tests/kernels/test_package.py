@@ -16,14 +16,6 @@ from archsmith.compiler.driver import Compiler
 EXAMPLES = Path(__file__).parents[2] / "examples"
 # Of sums in float32 in another order, over a few layers.
 CLOSE = 1e-5
-NAMES = (
-    "tiny-deepseek-v2",
-    "tiny-deepseek-v3",
-    "tiny-llama",
-    "tiny-mixtral",
-    "tiny-qwen3-moe",
-)
-
 # Kernels whose gradients are kernels too.
 DENSE = ("add_rms_norm", "fused_linear_cross_entropy", "gated_activation", "prefill_attention")
 DENSE += ("rope",)
@@ -71,7 +63,7 @@ def launching(function: Any, calls: list[str]) -> Callable[..., Any]:
     return call
 
 
-@pytest.mark.parametrize("example", NAMES)
+@pytest.mark.parametrize("example", ["tiny-deepseek-v3", "tiny-mixtral", "tiny-qwen3-moe"])
 def test_a_model_computes_the_same_with_its_kernels(
     built: Callable[[str], ModuleType], example: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -158,12 +150,11 @@ def test_kernels_have_gradients(
         torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-6, msg=name)
 
 
-@pytest.mark.parametrize("example", ["tiny-llama", "tiny-deepseek-v2"])
 def test_a_compiled_model_is_one_graph(
-    built: Callable[[str], ModuleType], example: str, monkeypatch: pytest.MonkeyPatch
+    built: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Experts included, whose path in PyTorch has to look at values."""
-    package = built(example)
+    package = built("tiny-deepseek-v2")
     torch.manual_seed(0)
     model = package.Model(package.Config())
     tokens = torch.randint(0, package.Config.vocab_size, (2, 5))
@@ -174,11 +165,11 @@ def test_a_compiled_model_is_one_graph(
     torch.testing.assert_close(found, wanted, rtol=CLOSE, atol=CLOSE)
 
 
-@pytest.mark.parametrize("example", SMALL)
 def test_a_training_step_is_one_graph(
-    built: Callable[[str], ModuleType], example: str, monkeypatch: pytest.MonkeyPatch
+    built: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Compiled as a whole, with the kernels' gradients in it, which are those of PyTorch."""
+    example = "tiny-deepseek-v2"
     package = built(example)
     torch.manual_seed(0)
     model = package.Model(package.Config())

@@ -12,13 +12,13 @@ from types import ModuleType
 
 import pytest
 import torch
-from package.tiny import TINY, Build, folder_of, fresh, prompt
+from package.tiny import Build, folder_of, fresh, prompt
 
 # What it takes to import a package here: torch, and safetensors to read a checkpoint.
 FORBIDDEN = "archsmith jinja2 networkx numpy.testing pydantic ruamel click triton transformers"
 
 
-@pytest.mark.parametrize("example", TINY)
+@pytest.mark.parametrize("example", ["tiny-llama", "tiny-mixtral", "tiny-deepseek-v3"])
 def test_a_package_passes_its_own_tests_without_archsmith(package: Build, example: str) -> None:
     folder = folder_of(package(example))
     code = (

@@ -66,8 +66,8 @@ def test_random_damage_is_refused_or_read_as_others_read_it(
     hang: Callable[[], None],
     request: pytest.FixtureRequest,
 ) -> None:
-    """The first 200 are always the same ones; `--examples` goes on from there."""
-    damage_and_load(hostile, campaign, hang, request.config.getoption("--examples") or 200)
+    """The first 120 are always the same ones; `--examples` goes on from there."""
+    damage_and_load(hostile, campaign, hang, request.config.getoption("--examples") or 120)
 
 
 @pytest.mark.parametrize("campaign", ["header-meaning", "config-meaning"])
