@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,7 @@ INSTRUCTIONS = {
 }
 
 
+@cache
 def planned(example: str, target: str) -> Plan:
     compiler = Compiler.installed(target, numeric=False)
     _, passes = compiler.passes("O2")

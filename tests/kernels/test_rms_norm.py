@@ -90,22 +90,17 @@ def test_one_text_serves_rows_with_a_gain_and_without(op: type[Any], width: int)
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize(("heads", "width"), [(1, 64), (3, 20), (6, 128), (17, 100)])
 def test_heads_may_be_some_of_wider_ones(heads: int, width: int, dtype: str) -> None:
-    for sizes in ROWS:
-        for wider in (
-            (heads, width),
-            (heads + 2, width),
-            (heads, width + 8),
-            (heads + 3, width + 1),
-        ):
-            found = interpreted(
-                "triton.rms_norm",
-                RmsNorm(1e-6),
-                [f"[B, T, {heads}, {width}]", f"[{width}]"],
-                sizes,
-                dtype=dtype,
-                part_of={"x": wider},
-            )
-            assert differ(*found) < CLOSE[dtype]
+    wider = (heads + 2, width), (heads, width + 8), (heads + 3, width + 1)
+    for sizes, whole in zip(ROWS, wider, strict=True):
+        found = interpreted(
+            "triton.rms_norm",
+            RmsNorm(1e-6),
+            [f"[B, T, {heads}, {width}]", f"[{width}]"],
+            sizes,
+            dtype=dtype,
+            part_of={"x": whole},
+        )
+        assert differ(*found) < CLOSE[dtype]
 
 
 BROKEN = {
