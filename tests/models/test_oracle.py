@@ -104,8 +104,10 @@ def tensors(folder: Path) -> dict[str, torch.Tensor]:
 def test_float32_and_bfloat16_checkpoints_in_shards(
     family: str, build: Build, tmp_path: Path
 ) -> None:
+    """Most are published in bfloat16; float32 is tried with a few families."""
     case = cases(family)[0]
-    for dtype in (torch.float32, torch.bfloat16):
+    wide = [torch.float32] if family in ("deepseek_v3", "gpt_oss", "llama") else []
+    for dtype in (*wide, torch.bfloat16):
         folder = tmp_path / str(dtype).removeprefix("torch.")
         reference = save(case, folder, dtype=dtype, shards=3)
         assert len(list(folder.glob("*.safetensors"))) >= 2
@@ -177,7 +179,7 @@ def there_and_back(package: Any, folder: Path, loaded: Any) -> None:
     assert (again / "config.json").read_bytes() == (folder / "config.json").read_bytes()
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ["deepseek_v3", "gemma2", "gpt_oss", "llama", "qwen3_moe"])
 def test_64_greedy_tokens_are_those_of_generate(family: str, build: Build, tmp_path: Path) -> None:
     case = cases(family)[1]
     reference = save(case, tmp_path / "checkpoint")
