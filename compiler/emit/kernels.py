@@ -80,7 +80,8 @@ def kernel_file(
     """The file of one kernel that computes these ops, and of that which computes their gradients;
     or of one of its parts.
 
-    Its template is given `gradient`, the function and the file to import it from, or None.
+    Its template is given `gradient`, the function and the file to import it from, or None, and
+    `pdl`, whether it is to import `launches.py`.
     """
     uses = tuple(uses)
     with blamed(kernel):
@@ -95,8 +96,14 @@ def kernel_file(
             "file": Name(gradient.stem()),
         }
         own = {"triton": kernel.triton, "tables": tables, "gradient": imported}
+        own["pdl"] = "pdl" in target.features
         own |= kernel.values(uses, target)
         return render(template, {**values, **own})
+
+
+def launches_file(template: str, target: Target) -> dict[str, str]:
+    """What lets launches begin early, by its path, where the target can."""
+    return {"kernels/launches.py": render(template, {})} if "pdl" in target.features else {}
 
 
 def operators_file(template: str, files: Mapping[str, str], widest: int) -> str:

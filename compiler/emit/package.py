@@ -17,7 +17,7 @@ from ..schedule.kernel import Config
 from ..schedule.plan import Plan
 from .cases import appends, cases, imports, reads_pages, routes
 from .environment import render
-from .kernels import kernel_files, operators_file
+from .kernels import kernel_files, launches_file, operators_file
 from .layout import WIDTH
 from .listing import Tensors
 from .module import Module
@@ -38,6 +38,7 @@ TEMPLATES = (
     "formats.py",
     "generate.py",
     "kernels.py",
+    "launches.py",
     "loss.py",
     "model.py",
     "mxfp4.py",
@@ -152,6 +153,8 @@ def emit(
         files["ring.py"] = render(templates["ring.py"], values)
         files["tests/rings.py"] = render(templates["try_rings.py"], values)
     files |= kernel_files(plan, values)
+    if values["triton_used"]:
+        files |= launches_file(templates["launches.py"], plan.target)
     header = _header(plan, facts)
     files = {p: header + t if p.endswith(".py") else t for p, t in files.items()}
     if values["triton_used"]:
@@ -193,7 +196,7 @@ def emit_kernels(
     plan, _ = plans[0]
     values = _values(Module(plan, "size", False), Facts("", 1, 1, 1, plan.target.name, "", {}))
     files = {"kernels/__init__.py": render(templates["kernels.py"], values)}
-    files |= kernel_files(plan, values)
+    files |= kernel_files(plan, values) | launches_file(templates["launches.py"], plan.target)
     operators = operators_file(templates["operators.py"], files, BYTES[plan.model.dtype])
     files["kernels/operators.py"] = operators
     return [files, *(files | kernel_files(other, values, only) for other, only in plans[1:])]

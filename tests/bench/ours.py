@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-from archsmith.compiler.emit.kernels import kernel_files, operators_file
+from archsmith.compiler.emit.kernels import kernel_files, launches_file, operators_file
 from archsmith.compiler.ir.graph import Graph
 from archsmith.compiler.ir.model import PHASES, Block, Model
 from archsmith.compiler.ir.types import BYTES
@@ -40,6 +40,7 @@ def choice(plan: Plan, phase: str) -> Choice:
 def files(plan: Plan, registry: Registry) -> dict[str, str]:
     """The files in `kernels/` of a package for this plan."""
     found = {"kernels/__init__.py": "", **kernel_files(plan, VALUES)}
+    found |= launches_file(registry.templates["launches.py"], plan.target)
     widest = BYTES[plan.model.dtype]
     operators = operators_file(registry.templates["operators.py"], found, widest)
     return {**found, "kernels/operators.py": operators}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from types import MappingProxyType, ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
-from archsmith.compiler.emit.kernels import kernel_file, operators_file
+from archsmith.compiler.emit.kernels import kernel_file, launches_file, operators_file
 from archsmith.compiler.ir.cost import Sizes
 from archsmith.compiler.ir.op import Op
 from archsmith.compiler.ir.types import TensorType
@@ -254,7 +255,9 @@ def emitted(
         broken = {stem: edit(files[stem]) for stem in (kernel.stem(), *kernel.parts)}
         assert any(files[stem] != text for stem, text in broken.items()), "the edit changed nothing"
         files |= broken
-    files["operators"] = operators_file(registry().templates["operators.py"], files, 4)
+    templates = registry().templates
+    files |= {Path(path).stem: text for path, text in launches_file(templates["launches.py"], chip).items()}
+    files["operators"] = operators_file(templates["operators.py"], files, 4)
     return imported(tuple(sorted(files.items())), forward.stem())
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from archsmith.compiler.emit.aot import Compiled, compile_ahead
+from archsmith.compiler.emit.kernels import launches_file
 from archsmith.compiler.machine.target import Target
 from archsmith.compiler.plugins import Registry
 
@@ -39,6 +40,7 @@ class Ahead:
         oldest: bool = False,
     ) -> list[Compiled]:
         """The facts of what these calls launch; `job` is the name that they are kept by."""
+        files = self._whole(files, target)
         of = defaultdict(list)
         for call in calls:
             of[call["file"]].append(call)
@@ -62,9 +64,14 @@ class Ahead:
     ) -> list[Compiled]:
         """The facts of what these calls launch, compiled now."""
         assert target.triton is not None
+        files = self._whole(files, target)
         script = self.registry.templates["compile.py"]
         environment = {"PYTHONPATH": str(OLDEST)} if oldest else {}
         return compile_ahead(files, calls, target.triton, script, environment)
+
+    def _whole(self, files: Mapping[str, str], target: Target) -> dict[str, str]:
+        """With what all kernels of a target import, where these are not those of a package."""
+        return {**launches_file(self.registry.templates["launches.py"], target), **files}
 
     def _digest(
         self,
