@@ -1,94 +1,82 @@
-"""What a kernel's text says of when it begins: on every path, and before what."""
+"""When a kernel begins, by its text: it waits on every path, and before what."""
 
 from __future__ import annotations
 
 import ast
 import inspect
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-# Of Triton's and Gluon's functions and methods those that reach memory which others may write.
-REACH = {
-    *("load", "store", "atomic_add", "atomic_max", "atomic_cas", "atomic_xchg"),
-    *("copy_to_shared", "async_load", "async_copy_global_to_shared", "gather", "scatter"),
-}
-OWN = {"math"}  # whose functions are not asked about
+# Functions and methods of Triton and Gluon that reach memory which others may read or write.
+REACH = (
+    *("load", "store", "atomic_add", "atomic_cas", "atomic_max", "atomic_xchg"),
+    *("copy_to_shared", "gather", "scatter"),
+)
 
 
 def begins(kernel: Any) -> bool:
     """Whether a kernel waits for the launch before it: once, on every path, and before all else.
 
-    AssertionError where it does on some paths only, twice, or too late. What decides a path is not
-    looked at, so all are taken.
+    Raises AssertionError where it does so late, twice, or on some paths. What decides a path is not
+    looked at, so each is taken; a loop, also not at all.
     """
-    ends = {end for end in _Paths(kernel).of({False})}
-    assert len(ends) == 1, f"{_name(kernel)} waits on some paths only"
-    return ends.pop()
+    paths = Paths(kernel)
+    ends = paths.of(frozenset({False}))
+    assert len(ends) == 1, f"{paths.name} waits on some paths only"
+    (waited,) = ends
+    return waited
 
 
-class _Paths:
-    """A function's paths; a state says whether the kernel has waited."""
+class Paths:
+    """The paths of a function. What is known of one is whether the kernel has waited."""
 
     def __init__(self, kernel: Any) -> None:
-        self.name, self.scope = _name(kernel), kernel.fn.__globals__
-        text = textwrap.dedent(inspect.getsource(kernel.fn))
-        (self.function,) = ast.parse(text).body
-        self.ends: set[bool] = set()
-        self.reached = False
+        self.name, self.scope = str(kernel.fn.__name__), kernel.fn.__globals__
+        (self.function,) = ast.parse(textwrap.dedent(inspect.getsource(kernel.fn))).body
+        self.returned: frozenset[bool] = frozenset()
 
-    def of(self, states: set[bool]) -> set[bool]:
-        """The states in which it ends where it is entered in these."""
-        return self._block(self.function.body, states) | self.ends
+    def of(self, known: frozenset[bool]) -> frozenset[bool]:
+        """What is known where it ends, of what is known where it is called."""
+        assert isinstance(self.function, ast.FunctionDef)
+        return self._block(self.function.body, known) | self.returned
 
-    def _block(self, statements: list[ast.stmt], states: set[bool]) -> set[bool]:
+    def _block(self, statements: Sequence[ast.stmt], known: frozenset[bool]) -> frozenset[bool]:
         for statement in statements:
-            states = self._statement(statement, states)
-        return states
+            known = self._statement(statement, known)
+        return known
 
-    def _statement(self, statement: ast.stmt, states: set[bool]) -> set[bool]:
-        inner = [getattr(statement, part) for part in ("body", "orelse") if hasattr(statement, part)]
-        for call in self._calls(statement):
-            states = self._call(call, states)
+    def _statement(self, statement: ast.stmt, known: frozenset[bool]) -> frozenset[bool]:
+        blocks = dict(ast.iter_fields(statement))
+        inner = [blocks.pop(name) for name in ("body", "orelse") if name in blocks]
+        for call in _calls(list(blocks.values())):
+            known = self._call(call, known)
         if isinstance(statement, ast.Return):
-            self.ends |= states
-            return set()
+            self.returned |= known
+            return frozenset()
         if not inner:
-            return states
-        taken = [self._block(block, states) for block in inner]
-        return set().union(*taken, states if isinstance(statement, ast.For | ast.While) else set())
+            return known
+        ends = [self._block(block, known) for block in inner]
+        return frozenset().union(*ends)  # of a loop, `orelse` is where it is not entered
 
-    def _calls(self, statement: ast.stmt) -> Iterator[ast.Call]:
-        """Those of a statement itself, in the order in which they end."""
-        heads = [
-            part
-            for name, part in ast.iter_fields(statement)
-            if name not in ("body", "orelse")
-        ]
-        for head in heads:
-            for node in head if isinstance(head, list) else [head]:
-                if isinstance(node, ast.AST):
-                    yield from _inside_out(node)
-
-    def _call(self, call: ast.Call, states: set[bool]) -> set[bool]:
-        name = call.func.attr if isinstance(call.func, ast.Attribute) else ast.unparse(call.func)
+    def _call(self, call: ast.Call, known: frozenset[bool]) -> frozenset[bool]:
+        name = ast.unparse(call.func)
         if name == "begin":
-            assert not any(states), f"{self.name} waits twice"
-            return {True for _ in states}
-        callee = self.scope.get(ast.unparse(call.func))
-        if hasattr(callee, "fn"):
-            return _Paths(callee).of(states)
-        if name in REACH and False in states:
-            raise AssertionError(f"{self.name} reaches memory before it waits: {ast.unparse(call)}")
-        return states
+            assert True not in known, f"{self.name} waits twice"
+            return frozenset({True})
+        if hasattr(self.scope.get(name), "fn"):
+            return Paths(self.scope[name]).of(known)
+        early = name.rpartition(".")[2] in REACH and False in known
+        assert not early, f"{self.name} does not wait before {ast.unparse(call)}"
+        return known
 
 
-def _inside_out(node: ast.AST) -> Iterator[ast.Call]:
-    for child in ast.iter_child_nodes(node):
-        yield from _inside_out(child)
-    if isinstance(node, ast.Call):
-        yield node
-
-
-def _name(kernel: Any) -> str:
-    return str(kernel.fn.__name__)
+def _calls(parts: Any) -> Iterator[ast.Call]:
+    """The calls in parts of a statement, each behind those of its arguments."""
+    if isinstance(parts, list):
+        for part in parts:
+            yield from _calls(part)
+    elif isinstance(parts, ast.AST):
+        yield from _calls([value for _, value in ast.iter_fields(parts)])
+        if isinstance(parts, ast.Call):
+            yield parts

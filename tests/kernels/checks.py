@@ -256,7 +256,10 @@ def emitted(
         assert any(files[stem] != text for stem, text in broken.items()), "the edit changed nothing"
         files |= broken
     templates = registry().templates
-    files |= {Path(path).stem: text for path, text in launches_file(templates["launches.py"], chip).items()}
+    files |= {
+        Path(path).stem: text
+        for path, text in launches_file(templates["launches.py"], chip).items()
+    }
     files["operators"] = operators_file(templates["operators.py"], files, 4)
     return imported(tuple(sorted(files.items())), forward.stem())
 

@@ -52,6 +52,8 @@ def hold(plan: Plan, found: list[Compiled]) -> None:
     files = {kernel.file for kernel in found}
     assert all(files & {kernel.stem(), *kernel.parts} for kernel in used)  # either may launch
     assert files <= {stem for kernel in used for stem in (kernel.stem(), *kernel.parts)}
+    early = [kernel for kernel in found if kernel.options.get("launch_pdl")]
+    assert bool(early) == ("pdl" in plan.target.features)  # else what compiles would have refused
     rows = set()
     for kernel in found:
         assert kernel.shared <= plan.target.shared_memory, kernel
