@@ -210,7 +210,8 @@ $L__BB0_2:                              // %loop
             "\tcp.async.cg.shared.global [ %r1 ], [ %rd1 ];",
             "cp.async",
         ),
-        ("\tprefetch.global.L2 [%rd1];", "\tret;", "ret; is before it waits"),
+        ("L2 [%rd1];", "L2 [%rd1]; { atom.add.u32 %r1, [%rd1], 1; }", "atom.add"),
+        ("\tprefetch.global.L2 [%rd1];", "\tret;", "ret is before it waits"),
         ("bra \t$L__BB0_2", "bra \t$L__BB0_3", "ld.global"),
         (
             "\tgriddepcontrol.wait ;\n",
