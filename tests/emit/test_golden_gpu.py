@@ -9,7 +9,11 @@ from pathlib import Path
 
 import pytest
 from archsmith.compiler.driver import Compiler
+from archsmith.compiler.emit.package import Facts, emit
+from archsmith.compiler.emit.write import write
 from emit.test_golden import EXAMPLES, GPU, NO_EXAMPLES, is_clean
+from kernels.checks import registry
+from kernels.test_early_launches import IN_8_BITS, planned
 
 # A chip each of two makers; latent attention with experts, and grouped heads in float32.
 CASES = [("deepseek-v2-lite", "h200"), ("tiny-llama", "mi300x")]
@@ -17,7 +21,6 @@ OTHERS = [
     ("deepseek-v3", "b200"),
     ("mixtral-8x7b", "a100"),
     ("qwen3-30b-a3b", "h100"),
-    ("tiny-deepseek-v3", "a100"),
     ("tiny-mixtral", "mi300x"),
     ("tiny-qwen3-moe", "b200"),
     ("tiny-mtp", "h200"),
@@ -62,3 +65,9 @@ def test_emitted_kernels(
 @pytest.mark.parametrize(("example", "target"), OTHERS)
 def test_emitted_kernels_are_clean(example: str, target: str, tmp_path: Path) -> None:
     is_clean(emitted(example, target, tmp_path))
+
+
+def test_emitted_kernels_in_8_bits_are_clean(tmp_path: Path) -> None:
+    plan, templates = planned("deepseek-v3", IN_8_BITS), registry().templates
+    write(tmp_path / "package", emit(plan, templates, Facts("0", 1, 1, 1, "h200", "O2", {})))
+    is_clean(tmp_path / "package")
