@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
-import importlib.util
 import pkgutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ from archsmith.compiler.plugins import Registry
 
 from . import ours
 from .cases import Case
+from .peers import installed
 
 OURS, PYTORCH, COMPILED = "ours", "PyTorch", "compiled PyTorch"
 PEERS = Path(__file__).with_name("peers")
@@ -51,15 +51,26 @@ class Peer:
         op = case.op.name
         return hasattr(self.adapter, op) and (not case.gradients or op in self.adapter.GRADIENTS)
 
+    @property
+    def module(self) -> str | None:
+        """What its functions are taken from: the first of its modules that is installed."""
+        return installed.first(self.adapter.MODULES)
+
     def absent(self) -> str | None:
         """Why it cannot be asked, or None."""
-        if importlib.util.find_spec(self.adapter.MODULE) is None:
-            return f"not installed: {self.adapter.INSTALL}"
-        return None
+        return None if self.module else f"not installed: {self.adapter.INSTALL}"
 
     def version(self) -> str | None:
-        found = importlib.metadata.packages_distributions().get(self.adapter.MODULE)
-        return importlib.metadata.version(found[0]) if found else None
+        """Of what it was taken from, which is named where it is not the peer's own package."""
+        if self.module is None:
+            return None
+        package = self.module.partition(".")[0]
+        holders = importlib.metadata.packages_distributions().get(package)
+        if not holders:
+            return None
+        version = importlib.metadata.version(holders[0])
+        own = package == self.adapter.MODULES[0].partition(".")[0]
+        return version if own else f"of {holders[0]} {version}"
 
 
 @dataclass(frozen=True)
@@ -136,7 +147,7 @@ def compare(
     rows: list[Row] = []
     for case in cases:
         rows += _case(case, peers, registry, target, chip if at_home else None, measure, settings)
-    versions = {p.name: p.version() for p in peers if p.adapter.MODULE != "torch"}
+    versions = {p.name: p.version() for p in peers if "torch" not in p.adapter.MODULES}
     return Comparison(machine, chip, measured, versions, rows)
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from importlib.machinery import ModuleSpec
 from itertools import pairwise
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -58,6 +60,42 @@ def with_cache(q: Any, k: Any, v: Any, qv: Any, cache_seqlens: Any, **options: A
     return plain(q, k, v, cache_seqlens, options["softmax_scale"])
 
 
+def of_rows(
+    q: Any, k: Any, v: Any, *, seqused_k: Any = None, q_v: Any = None, **options: Any
+) -> Tensor:
+    """vLLM's FlashAttention: queries one behind the other, keys too where they are no cache's."""
+    begins, batch = options["cu_seqlens_q"], len(options["cu_seqlens_q"]) - 1
+    assert (begins.dtype, begins.tolist()) == (
+        torch.int32,
+        [row * options["max_seqlen_q"] for row in range(batch + 1)],
+    )
+    assert (options["fa_version"], options["causal"]) == (3, True)
+    if seqused_k is None:
+        assert options["cu_seqlens_k"] is begins
+        q, k, v = (x.unflatten(0, (batch, -1)) for x in (q, k, v))
+        assert k.shape[1] == options["max_seqlen_k"]
+        return causal(q, k, v, options["softmax_scale"]).flatten(0, 1)
+    assert "cu_seqlens_k" not in options
+    assert (seqused_k.dtype, k.shape[:2]) == (torch.int32, (batch, options["max_seqlen_k"]))
+    given = (x if x is None else x.unflatten(0, (batch, -1)) for x in (q, q_v))
+    q, q_v = given
+    out = with_cache(q, k, v, q_v, seqused_k, softmax_scale=options["softmax_scale"])
+    return out.flatten(0, 1)
+
+
+def of_batch(q: Any, k: Any, v: Any, **options: Any) -> tuple[Tensor, None]:
+    """FlashAttention's own, of a whole sequence."""
+    assert options["causal"]
+    return causal(q, k, v, options["softmax_scale"]), None
+
+
+def causal(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    each = [
+        plain(q[:, t, None], k, v, torch.full((len(q),), t + 1), scale) for t in range(q.shape[1])
+    ]
+    return torch.cat(each, 1)
+
+
 def vllms(
     q: Any, k: Any, v: Any, out: Any, lse: Any, table: Any, lengths: Any, *o: Any, is_mla: bool
 ) -> None:
@@ -78,14 +116,17 @@ def sglangs(
         out[row] = plain(q[row, None, None], k[mine][None], v[mine][None], length, scale)[0, 0]
 
 
+LATENT = {"get_mla_metadata": lambda: (None, None), "flash_mla_with_kvcache": flash_mla}
 FAKES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
-    "flash_mla": (
-        "flash_mla",
-        {"get_mla_metadata": lambda: (None, None), "flash_mla_with_kvcache": flash_mla},
-    ),
+    "flash_mla": ("flash_mla", LATENT),
+    "flash_mla of vllm": ("vllm.third_party.flashmla.flash_mla_interface", LATENT),
     "flash_attention": (
         "flash_attn_interface",
-        {"flash_attn_func": None, "flash_attn_with_kvcache": with_cache},
+        {"flash_attn_func": of_batch, "flash_attn_with_kvcache": with_cache},
+    ),
+    "flash_attention of vllm": (
+        "vllm.vllm_flash_attn.flash_attn_interface",
+        {"flash_attn_varlen_func": of_rows, "FA3_AVAILABLE": True},
     ),
     "vllm": (
         "vllm.v1.attention.ops.triton_decode_attention",
@@ -98,21 +139,37 @@ FAKES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 }
 
 
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], Any]:
+    """An adapter that finds functions in the place of theirs, which compute what theirs say."""
+
+    def adapter(fake: str) -> Any:
+        module, functions = FAKES[fake]
+        parts = module.split(".")
+        for i, part in enumerate(parts):  # on the disk too, where they are looked for
+            monkeypatch.setitem(sys.modules, name := ".".join(parts[: i + 1]), ModuleType(name))
+            folder = tmp_path.joinpath(*parts[:i])
+            folder.mkdir(exist_ok=True)
+            (folder / f"{part}.py").touch()
+        top = ModuleSpec(parts[0], None, is_package=True)
+        top.submodule_search_locations = [str(tmp_path / parts[0])]
+        sys.modules[parts[0]].__spec__ = top
+        vars(sys.modules[module]).update(functions)
+        card = SimpleNamespace(multi_processor_count=132)
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: card)
+        return importlib.import_module(f"bench.peers.{fake.partition(' ')[0]}")
+
+    return adapter
+
+
 @pytest.mark.parametrize("latent", [True, False])
-@pytest.mark.parametrize("stem", FAKES)
+@pytest.mark.parametrize("fake", FAKES)
 def test_what_is_given_is_the_same_attention(
-    stem: str, latent: bool, monkeypatch: pytest.MonkeyPatch
+    fake: str, latent: bool, asked: Callable[[str], Any]
 ) -> None:
-    """By functions in the place of theirs that compute what theirs say they do."""
-    module, functions = FAKES[stem]
-    for i, _ in enumerate(parts := module.split(".")):
-        monkeypatch.setitem(sys.modules, name := ".".join(parts[: i + 1]), ModuleType(name))
-    vars(sys.modules[module]).update(functions)
-    card = SimpleNamespace(multi_processor_count=132)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: card)
-    adapter = importlib.import_module(f"bench.peers.{stem}")
+    adapter = asked(fake)
     rules = {"value_in_key": latent, "window": None, "softcap": None}
-    if stem == "flash_mla" and not latent:
+    if fake.startswith("flash_mla") and not latent:
         with pytest.raises(ValueError, match="one latent"):
             adapter.attend(scale=SCALE, **rules)
         return
@@ -122,6 +179,27 @@ def test_what_is_given_is_the_same_attention(
     torch.testing.assert_close(found, plain(*given[:3], torch.tensor(LENGTHS)))
     with pytest.raises(ValueError, match="window"):
         adapter.attend(scale=SCALE, **{**rules, "window": 9})
+
+
+@pytest.mark.parametrize("fake", ["flash_attention", "flash_attention of vllm"])
+def test_whole_sequences(fake: str, asked: Callable[[str], Any]) -> None:
+    arranged, run = asked(fake).attend(scale=SCALE, value_in_key=False, window=None)
+    draws = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(2, 5, *s, generator=draws) for s in ((6, 24), (2, 24), (2, 16)))
+    positions = torch.arange(5).expand(2, 5)
+    found = run(*arranged(q, k, v, positions))
+    torch.testing.assert_close(found, causal(q, k, v, SCALE))
+    if fake.endswith("vllm"):
+        with pytest.raises(ValueError, match="no gradients"):
+            run(*arranged(q.requires_grad_(), k, v, positions))
+
+
+def test_vllms_may_hold_none(asked: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    adapter = asked("flash_attention of vllm")
+    lacks = {"FA3_AVAILABLE": False, "FA3_UNAVAILABLE_REASON": "another card's"}
+    vars(sys.modules[FAKES["flash_attention of vllm"][0]]).update(lacks)
+    with pytest.raises(ImportError, match="no FlashAttention-3: another card's"):
+        adapter.attend(scale=SCALE, value_in_key=False)
 
 
 def test_pytorchs_own_is_causal() -> None:

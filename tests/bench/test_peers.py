@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,7 +12,6 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-import torch
 from archsmith.compiler.emit.measure import Job, Machine, Measure, Times
 from archsmith.compiler.errors import ProofError
 from archsmith.compiler.ir.cost import Sizes
@@ -23,7 +21,6 @@ from bench import facts
 from bench.attention import attention
 from bench.cases import BACKWARD, Case, experts, in_float8, of_experts, small
 from bench.compare import OURS, PYTORCH, Comparison, Peer, Row, compare, installed_peers
-from bench.peers import deep_gemm, grouped_mm
 from bench.report import as_json, show
 from measuring import CARD, by, inside
 
@@ -32,11 +29,11 @@ CALLS = (Sizes(3, 1, 3), Sizes(1, 7, 7))
 QUICK = {"rounds": 1, "least": 0.0, "sets": 1}
 ABSENT = """
 '''Nobody's.'''
-NAME, MODULE, INSTALL, GRADIENTS = "absent", "not_a_package", "pip install it", ()
+NAME, MODULES, INSTALL, GRADIENTS = "absent", ("not_a_package",), "pip install it", ()
 def fused_experts(activation, **_): ...
 """
 RAISING = """
-NAME, MODULE, INSTALL, GRADIENTS = "raising", "torch", "", ()
+NAME, MODULES, INSTALL, GRADIENTS = "raising", ("torch",), "", ()
 def fused_experts(activation, **_):
     def run(*operands):
         raise ValueError("another\\nversion")
@@ -44,7 +41,7 @@ def fused_experts(activation, **_):
 """
 WRONG = """
 from .grouped_mm import experts, arranged
-NAME, MODULE, INSTALL, GRADIENTS = "wrong", "torch", "", ()
+NAME, MODULES, INSTALL, GRADIENTS = "wrong", ("torch",), "", ()
 def fused_experts(activation, **_):
     return arranged, lambda x, index, weight, gate_up, down: experts(
         x, index, weight, gate_up.flip(1), down
@@ -136,7 +133,7 @@ def test_a_gradient_that_differs_is_found(
     registry: Registry, interpreted: Measure, tmp_path: Path
 ) -> None:
     """Of a peer whose result is right."""
-    text = WRONG.replace('"torch", "", ()', '"torch", "", ("fused_experts",)')
+    text = WRONG.replace('"", ()', '"", ("fused_experts",)')
     text = text.replace(
         "weight, gate_up.flip(1), down", "weight, gate_up, down.detach() + down * 0"
     )
@@ -207,28 +204,9 @@ def test_every_adapter_says_what_it_is() -> None:
         assert any(map(peer.computes, every)), peer.name
         assert peer.adapter.INSTALL
         assert set(peer.adapter.GRADIENTS) <= ops & vars(peer.adapter).keys()
-        assert bool(peer.absent()) == (importlib.util.find_spec(peer.adapter.MODULE) is None)
+        assert bool(peer.absent()) == (peer.module is None)
     trained = {case.op.name for case in small() if case.gradients}
     assert trained - {"linear_cross_entropy"} == BACKWARD.keys()
-
-
-def test_groups_that_begin_at_multiples_are_the_same_experts() -> None:
-    """DeepGEMM's form, by a product that spoils every row of no group."""
-    draws = torch.Generator().manual_seed(0)
-    x, weight = (torch.randn(9, size, generator=draws) for size in (16, 2))
-    index = torch.rand(9, 5, generator=draws).topk(2).indices
-    gate_up, down = (torch.randn(5, *s, generator=draws) for s in ((24, 16), (16, 12)))
-
-    def product(rows: torch.Tensor, weight: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
-        assert len(rows) == len(groups)
-        for block in groups.split(4):
-            assert len(set(block.tolist()) - {-1}) <= 1
-        found = torch.einsum("mk,mnk->mn", rows, weight[groups])
-        return torch.where(groups[:, None] >= 0, found, float("nan"))
-
-    found = deep_gemm.layer("silu", product, 4)(x, index, weight, gate_up, down)
-    wanted = grouped_mm.experts(x, index, weight, gate_up, down)
-    torch.testing.assert_close(found, wanted)
 
 
 def test_experts_in_float8(registry: Registry, interpreted: Measure, tmp_path: Path) -> None:
@@ -237,7 +215,7 @@ def test_experts_in_float8(registry: Registry, interpreted: Measure, tmp_path: P
 import torch
 from .float8 import in_blocks
 from .grouped_mm import experts
-NAME, MODULE, INSTALL, GRADIENTS = "wide", "torch", "", ()
+NAME, MODULES, INSTALL, GRADIENTS = "wide", ("torch",), "", ()
 def quantized_experts(activation, **rules):
     def wide(w, scale):
         return w.float() * scale.repeat_interleave(128, 1).repeat_interleave(128, 2)

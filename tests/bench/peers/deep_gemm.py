@@ -1,7 +1,9 @@
 """DeepGEMM's grouped product in bfloat16 (https://github.com/deepseek-ai/DeepGEMM), with a sort.
 
 Not run: it is CUDA. Written from its tests at commit 0274ad7; what is called here is there at
-54e2261 too, and in 2.8.0, as vLLM 0.32 holds it. Between its products stands PyTorch, compiled
+54e2261 too. vLLM's wheel holds it built: 2.5.0 in 0.26, for torch 2.11, and 2.8.0 in 0.32, for
+torch 2.13, whose calls are the same. It compiles its kernels when they are first called; 2.5.0 does
+so with nvcc, which CUDA_HOME or PATH must lead to. Between its products stands PyTorch, compiled
 where it is one kernel's work.
 """
 
@@ -15,24 +17,28 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .by_expert import by_expert, mixed
+from .installed import load
 
 NAME = "DeepGEMM"
-MODULE = "deep_gemm"
-INSTALL = "https://github.com/deepseek-ai/DeepGEMM, built from its source"
+MODULES = ("deep_gemm", "vllm.third_party.deep_gemm")
+INSTALL = (
+    "pip install vllm, of a version for the torch that is installed, whose wheel holds it; "
+    "or https://github.com/deepseek-ai/DeepGEMM, built from its source"
+)
 GRADIENTS = ()
 
 Product = Callable[[Tensor, Any, Tensor], Tensor]  # rows, weights [E, N, K], groups -> rows
 
 
 def fused_experts(activation: str, **_: Any) -> tuple[Any, Any]:
-    import deep_gemm
+    theirs = load(MODULES)
 
     def product(rows: Tensor, weight: Tensor, groups: Tensor) -> Tensor:
         out = rows.new_empty(len(rows), weight.shape[1])
-        deep_gemm.m_grouped_bf16_gemm_nt_contiguous(rows, weight, out, groups)
+        theirs.m_grouped_bf16_gemm_nt_contiguous(rows, weight, out, groups)
         return out
 
-    align = deep_gemm.get_mk_alignment_for_contiguous_layout()
+    align = theirs.get_mk_alignment_for_contiguous_layout()
     return _arranged, layer(activation, product, align, torch.compile(gated, dynamic=False))
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
 NAME = "torch FlexAttention"
-MODULE = "torch"
+MODULES = ("torch",)
 INSTALL = "pip install torch"
 GRADIENTS = ("attend",)
 

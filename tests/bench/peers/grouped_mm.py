@@ -11,7 +11,7 @@ from torch import Tensor
 from .by_expert import by_expert, mixed
 
 NAME = "torch grouped_mm"
-MODULE = "torch"
+MODULES = ("torch",)
 INSTALL = "pip install torch"
 GRADIENTS = ("fused_experts",)
 

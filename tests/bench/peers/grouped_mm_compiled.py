@@ -5,6 +5,6 @@ from __future__ import annotations
 from .grouped_mm import compiled as fused_experts  # noqa: F401  # by which it is called
 
 NAME = "compiled grouped_mm"
-MODULE = "torch"
+MODULES = ("torch",)
 INSTALL = "pip install torch"
 GRADIENTS = ("fused_experts",)

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 NAME = "Liger"
-MODULE = "liger_kernel"
+MODULES = ("liger_kernel",)
 INSTALL = "pip install --no-deps liger-kernel"
 GRADIENTS = ("fused_experts", "rms_norm", "add_rms_norm", "gated_activation")
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 NAME = "torch F.rms_norm"
-MODULE = "torch"
+MODULES = ("torch",)
 INSTALL = "pip install torch"
 GRADIENTS = ("rms_norm",)
 

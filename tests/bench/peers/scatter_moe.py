@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 NAME = "ScatterMoE"
-MODULE = "scattermoe"
+MODULES = ("scattermoe",)
 INSTALL = "pip install --no-deps git+https://github.com/shawntan/scattermoe"
 GRADIENTS = ("fused_experts",)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 NAME = "cuDNN, by torch SDPA"
-MODULE = "torch"
+MODULES = ("torch",)
 INSTALL = "pip install torch"
 GRADIENTS = ("attend",)
 

@@ -20,7 +20,7 @@ from .float8 import in_blocks
 from .paged import counts
 
 NAME = "SGLang"
-MODULE = "sglang"
+MODULES = ("sglang",)
 INSTALL = "pip install sglang, of a version for the torch that is installed"
 GRADIENTS = ()
 SPLITS = 8  # at most, as its server has them if nothing else is said

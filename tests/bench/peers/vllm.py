@@ -20,7 +20,7 @@ from .float8 import in_blocks
 from .paged import PAGE, counts, paged
 
 NAME = "vLLM"
-MODULE = "vllm"
+MODULES = ("vllm",)
 INSTALL = "pip install vllm, of a version for the torch that is installed"
 GRADIENTS = ()
 
