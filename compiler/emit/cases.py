@@ -28,14 +28,34 @@ def cases(plan: Plan) -> list[tuple[Name, Source]]:
 
 
 def imports(plan: Plan) -> Source:
-    """Of the functions of the Triton kernels in use."""
-    launched = ((kernel, use) for kernel in plan.launched() for use in plan.uses(kernel))
-    functions = {kernel.function(use.op) for kernel, use in launched}
-    lines = statement(f"from ..kernels import {', '.join(sorted(functions))}", 0)
-    stand_ins = ["from .appended import Appended"] * appends(plan)
-    stand_ins += ["from .routed import Routed"] * routes(plan)
-    stand_ins += ["from .tables import draw_table, in_pages"] * reads_pages(plan)
-    return Source((*lines, *stand_ins))
+    """Of the functions of the Triton kernels in use, and of what they are tried by.
+
+    Each from its own file: the model does not use what only runs in the place of another.
+    """
+    taken = limits(plan)
+    for kernel in plan.launched():
+        functions = {kernel.function(use.op) for use in plan.uses(kernel)}
+        taken.setdefault(kernel.stem(), set()).update(functions)
+    exact = {"DTYPE", "compare", "results", "widen"}
+    named = [(f".kernels.{stem}", taken[stem]) for stem in sorted(taken)]
+    named += [("appended", {"Appended"})] * appends(plan)
+    named += [("exact", exact | {"Wide", "floats", "leaf"} if plan.gradients else exact)]
+    named += [("launches", {"launches", "steps"})]
+    named += [("routed", {"Routed"})] * routes(plan)
+    named += [("tables", {"draw_table", "in_pages"})] * reads_pages(plan)
+    lines = (
+        statement(f"from .{file} import {', '.join(sorted(names))}", 0) for file, names in named
+    )
+    return Source(tuple(line for each in lines for line in each))
+
+
+def limits(plan: Plan) -> dict[str, set[str]]:
+    """By file, functions that say where some of the Triton kernels in use can be launched."""
+    found: dict[str, set[str]] = {}
+    for kernel in plan.launched():
+        if kernel.runs is not None:
+            found.setdefault(kernel.runs[0], set()).add(kernel.runs[1])
+    return found
 
 
 def appends(plan: Plan) -> bool:
@@ -67,9 +87,9 @@ def _lines(plan: Plan, kernel: Kernel, use: Use) -> Iterator[str]:
     # Of no phase, since none is known of what is drawn.
     pages = in_pages(use.op, name("S"))
     code = kernel.call(use.op.at("size"), *map(name, names), phases=(), **pages)
-    if written := use.op.written:
-        code = code.handed_to("cache.append", written)
     function, _, arguments = code.text.partition("(")
+    if written := use.op.written:
+        function = call("cache.appending", written, name(function)).text
     if isinstance(use.op, NormRouter):
         function = f"Routed({function})"
     drawn = {key: _in_pages(use, key, _drawn(plan, key, use)) for key in names}
@@ -80,7 +100,8 @@ def _lines(plan: Plan, kernel: Kernel, use: Use) -> Iterator[str]:
         yield from statement(f"{key} = {drawn[key].text}", 8)
     context = "S" if any(re.search(r"\bS\b", code.text) for code in drawn.values()) else "_"
     calls = _calls(use, phases)
-    yield from statement(f"for B, T, {context} in {calls.text}:", 8)
+    some = "" if kernel.runs is None else f", runs={kernel.runs[1]}"
+    yield from statement(f"for B, T, {context} in self.calls({calls.text}{some}):", 8)
     if pages:
         yield from statement(f"table = draw_table(B, S, {use.op.at('size').pages()}, DEVICE)", 12)
     several = [key for key in names if key not in once]
@@ -93,7 +114,7 @@ def _lines(plan: Plan, kernel: Kernel, use: Use) -> Iterator[str]:
         dtypes = {key: name(f"torch.{dtype}") for key, dtype in unlike.items()}
         made = call("Appended", name("positions"), name("S"), rows, *[dtypes] * bool(dtypes))
         yield from statement(f"cache = {made.text}", 12)
-    yield from statement(f"agree({function}, {arguments}", 12)
+    yield from statement(f"self.agree({function}, {arguments}", 12)
     gradient = plan.gradients.get(kernel.name)
     if gradient is None or "train" not in phases:
         return
@@ -103,12 +124,12 @@ def _lines(plan: Plan, kernel: Kernel, use: Use) -> Iterator[str]:
         others = others[1:]
     chosen = [key for key in several if drawn[key].text.startswith("draw_choices(")]
     if others != calls or chosen:
-        yield from statement(f"for B, T, {context} in {others.text}:", 8)
+        yield from statement(f"for B, T, {context} in self.calls({others.text}):", 8)
         for key in several:  # of few experts, so that each may be in float64
             few = ", few=True)" if key in chosen else ")"
             yield from statement(f"{key} = {drawn[key].text[:-1]}{few}", 12)
     held = f", constant=[{', '.join(gradient.constant)}])" if gradient.constant else ")"
-    yield from statement(f"agree_in_gradients({function}, {arguments[:-1]}{held}", 12)
+    yield from statement(f"self.agree_in_gradients({function}, {arguments[:-1]}{held}", 12)
 
 
 def _calls(use: Use, phases: tuple[str, ...]) -> Code:

@@ -15,7 +15,7 @@ from ..ir.types import BYTES
 from ..ops.quantized_rows import QuantizeRows
 from ..schedule.kernel import Config
 from ..schedule.plan import Plan
-from .cases import appends, cases, imports, reads_pages, routes
+from .cases import appends, cases, imports, limits, reads_pages, routes
 from .environment import render
 from .kernels import kernel_files, launches_file, operators_file
 from .layout import WIDTH
@@ -52,7 +52,9 @@ TEMPLATES = (
     "test_package.py",
     "try_appends.py",
     "try_routers.py",
+    "try_exact.py",
     "try_kernels.py",
+    "try_launches.py",
     "try_on_gpu.py",
     "try_pages.py",
     "try_rings.py",
@@ -162,6 +164,7 @@ def emit(
             "cases": cases(plan),
             "imports": imports(plan),
             "gradients": bool(plan.gradients),
+            "some": bool(limits(plan)),
             "near": any(
                 c.op.attributes().get("activations") is True or isinstance(c.op, QuantizeRows)
                 for c in plan.choices
@@ -175,7 +178,9 @@ def emit(
             files["tests/appended.py"] = header + text
         if reads_pages(plan):
             files["tests/tables.py"] = header + render(templates["try_tables.py"], values)
-        files["tests/on_gpu.py"] = header + render(templates["try_on_gpu.py"], values | own)
+        for tried in ("exact", "launches", "on_gpu"):
+            text = render(templates[f"try_{tried}.py"], values | own)
+            files[f"tests/{tried}.py"] = header + text
         operators = operators_file(templates["operators.py"], files, BYTES[plan.model.dtype])
         files["kernels/operators.py"] = header + operators
     if aot is not None:

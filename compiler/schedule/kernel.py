@@ -75,6 +75,9 @@ class Kernel:
     reference: ClassVar[str] = ""
     """The kernel, by name, whose function is this one's path where it cannot run: in PyTorch, or
     in Triton and from there in PyTorch. It serves all ops that this one does."""
+    runs: ClassVar[tuple[str, str] | None] = None
+    """The stem of a file in `kernels/`, and a function in it that says of a tensor whether this
+    one's kernels can be launched where it is: on some GPUs only, and `reference` runs on others."""
     parts: ClassVar[tuple[str, ...]] = ()
     """Stems of templates beside its own: each becomes a file too, which other files import."""
     phases: ClassVar[tuple[str, ...]] = ("train", "prefill", "decode")

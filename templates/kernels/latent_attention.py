@@ -27,6 +27,7 @@ class GluonLatentAttention(Kernel):
     parts = ("gluon", "latent_tiles", "latent_split", "latent_parts")
     triton = True
     reference = "triton.decode_attention"
+    runs = ("gluon", "runs_on_hopper")
     phases = ("decode",)
 
     def refuses(self, op: Attend, operands: tuple[TensorType, ...], target: Target) -> str | None:

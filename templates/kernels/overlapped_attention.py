@@ -30,6 +30,7 @@ class GluonPrefillAttention(Kernel):
     parts = ("gluon", "overlapped_blocks", "overlapped_tile")
     triton = True
     reference = "triton.prefill_attention"
+    runs = ("gluon", "runs_on_hopper")
     phases = ("train", "prefill")
     gradient = "triton.prefill_attention_gradients"
 

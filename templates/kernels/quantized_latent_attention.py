@@ -27,6 +27,7 @@ class GluonQuantizedLatentAttention(Kernel):
     parts = ("gluon", "latent_tiles", "quantized_latent_split", "latent_parts")
     triton = True
     reference = "triton.quantized_attention"
+    runs = ("gluon", "runs_on_hopper")
     phases = ("decode",)
 
     def refuses(
