@@ -11,13 +11,14 @@ from __future__ import annotations
 import itertools
 import sys
 from collections import ChainMap, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import FunctionType, ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import triton
 from kernels import checks
 from kernels.checks import emitted
 
@@ -202,7 +203,7 @@ def touched(buffer: Buffer, others: Sequence[Buffer]) -> bool:
     return any(np.shares_memory(buffer.data, other.data) for other in others)
 
 
-class Emulated:
+class Emulated(triton.KernelInterface[Any]):
     """Stands in for a Gluon function of an emitted file: `emulated[grid](*arguments)`."""
 
     def __init__(self, module: ModuleType, name: str) -> None:
@@ -210,16 +211,13 @@ class Emulated:
         parts = [f.fn.__globals__ for f in vars(module).values() if getattr(f, "is_gluon", bool)()]
         self.names = dict(ChainMap(vars(module), *parts))
 
-    def __getitem__(self, grid: Sequence[int]) -> Callable[..., None]:
-        def launch(*arguments: Any, **constants: Any) -> None:
-            constants.pop("num_warps")
-            given = [Pointer.to(x) if isinstance(x, torch.Tensor) else x for x in arguments]
-            with np.errstate(all="ignore"):
-                for program in itertools.product(*map(range, grid)):
-                    scope = _scope(self.names, Machine(), program, grid)
-                    scope[self.name](*given, **constants)
-
-        return launch
+    def run(self, *given: Any, grid: Sequence[int], warmup: bool, **constants: Any) -> None:
+        constants.pop("num_warps")
+        given = tuple(Pointer.to(x) if isinstance(x, torch.Tensor) else x for x in given)
+        with np.errstate(all="ignore"):
+            for program in itertools.product(*map(range, grid)):
+                scope = _scope(self.names, Machine(), program, grid)
+                scope[self.name](*given, **constants)
 
 
 def emulate(monkeypatch: pytest.MonkeyPatch, file: str, name: str) -> None:

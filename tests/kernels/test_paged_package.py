@@ -16,7 +16,7 @@ from archsmith.compiler.ir.parse import parse_model
 from archsmith.compiler.ir.text import print_model
 from emit.test_golden import EXAMPLES, is_clean
 from kernels.checks import Edit
-from kernels.test_package import CLOSE, launching
+from kernels.test_package import CLOSE, as_on_a_gpu, launching
 
 PAGE = 16
 PAGED = f"O2,page-cache{{page={PAGE}}}"
@@ -108,9 +108,9 @@ def test_what_is_appended_to_pages_is_read_there(tmp_path: Path) -> None:
 
 
 def tried(package: ModuleType, kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run what a package tries a kernel by on a GPU; here both sides are PyTorch."""
+    """Run what a package tries a kernel by on a GPU, here in Triton's interpreter."""
     module = sys.modules[f"{package.__name__}.tests.on_gpu"]
-    monkeypatch.setattr(module, "DEVICE", "cpu")
+    as_on_a_gpu(module, monkeypatch)
     monkeypatch.setattr(module, "DECODE", ((2, 1, 5), (3, 2, 40)))
     test = module.TritonTest(f"test_{kernel}")
     test.setUp()
