@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
+from rich import box
 from rich.console import Console
 from rich.markup import escape
+from rich.padding import Padding
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -132,20 +134,43 @@ def summary(report: Report, dry_run: bool) -> None:
 
 
 def kernels(compiled: Sequence[Compiled]) -> Table:
-    """The kernels that were compiled ahead of time; what differs by calls, at its most."""
-    table = Table(title="kernels, compiled ahead of time")
-    for column in ("kernel", "compiled with"):
-        table.add_column(column, overflow="fold")
-    for column in ("registers", "spilled", "shared", "matrix instructions", "bytes"):
-        table.add_column(column, justify="right", overflow="fold")
-    alike: dict[tuple[str, str], list[Compiled]] = {}
-    for kernel in compiled:
-        options = " ".join(f"{key}={value}" for key, value in kernel.options.items())
-        alike.setdefault((kernel.kernel, options), []).append(kernel)
-    for (name, options), found in alike.items():
-        most = max(found, key=lambda kernel: (kernel.spills, kernel.registers))
-        products = " ".join(f"{n} {what}" for what, n in most.instructions.items())
-        numbers = (most.registers, most.spills, most.shared)
-        size = f"{most.size:,}"
-        table.add_row(name, options, *(f"{n:,}" for n in numbers), products or "-", size)
+    """The kernels that were compiled ahead of time, and below each what its calls differ in.
+
+    Of several binaries with the same constants, the one that spills most.
+    """
+    table = Table(
+        title="kernels, compiled ahead of time",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    table.add_column("kernel, and its constants", overflow="fold")
+    for column in ("registers", "spilled", "shared", "products", "bytes"):
+        table.add_column(column, justify="right", no_wrap=True)
+    ways: dict[tuple[str, str], dict[str, Compiled]] = {}
+    for kernel in sorted(compiled, key=lambda kernel: (kernel.spills, kernel.registers)):
+        ways.setdefault((kernel.file, kernel.kernel), {})[_constants(kernel.options)] = kernel
+    for (_, name), of in sorted(ways.items()):
+        first, *others = sorted(of.values(), key=lambda kernel: list(kernel.options.values()))
+        alike = {
+            key: value
+            for key, value in first.options.items()
+            if all(kernel.options.get(key) == value for kernel in others)
+        }
+        table.add_row(f"{name} {_constants(alike)}", *([] if others else _numbers(first)))
+        for kernel in (first, *others) if others else ():
+            own = {key: n for key, n in kernel.options.items() if key not in alike}
+            table.add_row(Padding(_constants(own), (0, 0, 0, 2)), *_numbers(kernel))
     return table
+
+
+def _constants(options: Mapping[str, int]) -> str:
+    return " ".join(f"{key.removeprefix('num_')}={value}" for key, value in options.items())
+
+
+def _numbers(kernel: Compiled) -> list[str]:
+    """Registers and spilled bytes of a thread, shared bytes, matrix instructions by the first word
+    of their names, and bytes of the binary."""
+    counts = [f"{n:,}" for n in (kernel.registers, kernel.spills, kernel.shared)]
+    products = [f"{n} {what.partition('.')[0]}" for what, n in kernel.instructions.items()]
+    return [*counts, " ".join(products) or "-", f"{kernel.size:,}"]
