@@ -88,6 +88,7 @@ def write(folder: Path, files: Mapping[str, str], *, force: bool = False) -> dic
         edited = [path for path, what in done.items() if what == "edited"]
         if edited and not force:
             raise EditedError(folder, edited)
+        new = [place for place in folder.absolute().parents if not place.exists()]
         folder.parent.mkdir(parents=True, exist_ok=True)
         _sweep(folder)
         stage = folder.parent / f".{folder.name}.archsmith-{os.getpid()}"
@@ -98,10 +99,13 @@ def write(folder: Path, files: Mapping[str, str], *, force: bool = False) -> dic
             for path, text in files.items():
                 _put(stage / path, text)
             # All at once: to wait for the disk takes longer than to write.
-            for place in {x for path in files for x in (stage / path, (stage / path).parent)}:
-                _sync(place)
-            _sync(stage)
+            for path in files:
+                _sync(stage / path)
+            for place, *_ in os.walk(stage):  # those of what the owner keeps too
+                _sync(Path(place))
             _exchange(stage, folder)
+            for place in new:
+                _sync(place.parent)
         finally:
             shutil.rmtree(stage, ignore_errors=True)
     except OSError as error:

@@ -112,6 +112,26 @@ def test_a_disk_that_says_no(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert [path.name for path in tmp_path.iterdir()] == ["package"]
 
 
+def test_every_name_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of folders that were made above the package, and of those in it that the owner made."""
+    synced: set[str] = set()
+    sync = os.fsync
+
+    def heard(handle: int) -> None:
+        place = os.readlink(f"/proc/self/fd/{handle}")
+        synced.add(re.sub(r"\.package\.archsmith-\d+", "stage", os.path.relpath(place, tmp_path)))
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", heard)
+    folder = tmp_path / "a" / "b" / "package"
+    write(folder, files(model="1"))
+    assert synced >= {".", "a", "a/b", "a/b/stage", "a/b/stage/model.py"}
+    (folder / "notes" / "deep").mkdir(parents=True)
+    synced.clear()
+    write(folder, files(model="2"))
+    assert synced >= {"a/b", "a/b/stage", "a/b/stage/notes", "a/b/stage/notes/deep"}
+
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path
