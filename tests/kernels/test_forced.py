@@ -18,7 +18,7 @@ import pytest
 import triton
 from archsmith.compiler.driver import Compiler
 from kernels.gluon_numpy import Emulated
-from kernels.test_package import launching
+from kernels.launching import launching
 from triton.experimental.gluon._runtime import GluonJITFunction
 from triton.runtime.jit import JITFunction
 

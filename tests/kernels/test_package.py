@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 import torch
 from archsmith.compiler.driver import Compiler
+from kernels.launching import as_on_a_gpu, launching
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 # Of sums in float32 in another order, over a few layers.
 CLOSE = 1e-5
-FEW = 12  # tokens of a call: more tiles are tried where kernels are
 # Kernels whose gradients are kernels too.
 DENSE = ("add_rms_norm", "fused_linear_cross_entropy", "gated_activation", "prefill_attention")
 DENSE += ("rope",)
@@ -50,40 +50,6 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], 
     sys.path.insert(0, str(root))
     yield build
     sys.path.remove(str(root))
-
-
-def launching(function: Any, calls: list[str]) -> Callable[..., Any]:
-    """A kernel's function that launches for float32, as it would on a GPU, and keeps count; so does
-    what runs in its place, if that is another kernel's."""
-    if not hasattr(function, "registered"):
-        return function
-
-    def call(x: torch.Tensor, *others: Any, **options: Any) -> Any:
-        if x.dtype == torch.float64:
-            return function(x, *others, **options)
-        calls.append(function.__name__)
-        return function.registered(x, *others, **options)
-
-    call.__name__ = function.__name__
-    call.reference = launching(function.reference, calls)
-    return call
-
-
-def as_on_a_gpu(tests: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Let what tries a package's kernels launch them here, in calls of few tokens; gives the names
-    of those it launches."""
-    calls: list[str] = []
-    whole = tests.TritonTest.calls
-
-    def few(self: Any, calls: Any, **options: Any) -> Any:
-        return whole(self, [call for call in calls if call[0] * call[1] <= FEW], **options)
-
-    monkeypatch.setattr(tests, "DEVICE", "cpu")
-    monkeypatch.setattr(tests.TritonTest, "calls", few)
-    for key, function in list(vars(tests).items()):
-        if hasattr(function, "registered"):
-            monkeypatch.setattr(tests, key, launching(function, calls))
-    return calls
 
 
 @pytest.mark.parametrize("example", ["tiny-deepseek-v3", "tiny-mixtral", "tiny-qwen3-moe"])

@@ -16,7 +16,8 @@ from archsmith.compiler.ir.parse import parse_model
 from archsmith.compiler.ir.text import print_model
 from emit.test_golden import EXAMPLES, is_clean
 from kernels.checks import Edit
-from kernels.test_package import CLOSE, as_on_a_gpu, launching
+from kernels.launching import as_on_a_gpu, launching
+from kernels.test_package import CLOSE
 
 PAGE = 16
 PAGED = f"O2,page-cache{{page={PAGE}}}"

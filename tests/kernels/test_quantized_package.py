@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from archsmith.compiler.driver import Compiler
 from archsmith.compiler.emit.package import Facts, emit
+from kernels.launching import as_on_a_gpu
 from kernels.quantized_cases import rounding
-from kernels.test_package import as_on_a_gpu
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "tiny-deepseek-v3.yaml"
 
