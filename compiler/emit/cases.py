@@ -32,7 +32,7 @@ def imports(plan: Plan) -> Source:
 
     Each from its own file: the model does not use what only runs in the place of another.
     """
-    taken = limits(plan)
+    taken: dict[str, set[str]] = {}
     for kernel in plan.launched():
         functions = {kernel.function(use.op) for use in plan.uses(kernel)}
         taken.setdefault(kernel.stem(), set()).update(functions)
@@ -40,7 +40,7 @@ def imports(plan: Plan) -> Source:
     named = [(f".kernels.{stem}", taken[stem]) for stem in sorted(taken)]
     named += [("appended", {"Appended"})] * appends(plan)
     named += [("exact", exact | {"Wide", "floats", "leaf"} if plan.gradients else exact)]
-    named += [("launches", {"launches", "steps"})]
+    named += [("launches", {"launches", "steps"} | ({"runs_gluon"} if has_gluon(plan) else set()))]
     named += [("routed", {"Routed"})] * routes(plan)
     named += [("tables", {"draw_table", "in_pages"})] * reads_pages(plan)
     lines = (
@@ -49,13 +49,9 @@ def imports(plan: Plan) -> Source:
     return Source(tuple(line for each in lines for line in each))
 
 
-def limits(plan: Plan) -> dict[str, set[str]]:
-    """By file, functions that say where some of the Triton kernels in use can be launched."""
-    found: dict[str, set[str]] = {}
-    for kernel in plan.launched():
-        if kernel.runs is not None:
-            found.setdefault(kernel.runs[0], set()).add(kernel.runs[1])
-    return found
+def has_gluon(plan: Plan) -> bool:
+    """Whether any kernel in use is in Gluon."""
+    return any(kernel.gluon for kernel in plan.launched())
 
 
 def appends(plan: Plan) -> bool:
@@ -100,7 +96,7 @@ def _lines(plan: Plan, kernel: Kernel, use: Use) -> Iterator[str]:
         yield from statement(f"{key} = {drawn[key].text}", 8)
     context = "S" if any(re.search(r"\bS\b", code.text) for code in drawn.values()) else "_"
     calls = _calls(use, phases)
-    some = "" if kernel.runs is None else f", runs={kernel.runs[1]}"
+    some = ", gluon=True" * kernel.gluon
     yield from statement(f"for B, T, {context} in self.calls({calls.text}{some}):", 8)
     if pages:
         yield from statement(f"table = draw_table(B, S, {use.op.at('size').pages()}, DEVICE)", 12)

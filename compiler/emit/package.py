@@ -15,7 +15,7 @@ from ..ir.types import BYTES
 from ..ops.quantized_rows import QuantizeRows
 from ..schedule.kernel import Config
 from ..schedule.plan import Plan
-from .cases import appends, cases, imports, limits, reads_pages, routes
+from .cases import appends, cases, has_gluon, imports, reads_pages, routes
 from .environment import render
 from .kernels import kernel_files, launches_file, operators_file
 from .layout import WIDTH
@@ -164,7 +164,7 @@ def emit(
             "cases": cases(plan),
             "imports": imports(plan),
             "gradients": bool(plan.gradients),
-            "some": bool(limits(plan)),
+            "gluon": has_gluon(plan),
             "near": any(
                 c.op.attributes().get("activations") is True or isinstance(c.op, QuantizeRows)
                 for c in plan.choices

@@ -101,11 +101,11 @@ def write(folder: Path, files: Mapping[str, str], *, force: bool = False) -> dic
             # All at once: to wait for the disk takes longer than to write.
             for path in files:
                 _sync(stage / path)
-            for place, *_ in os.walk(stage):  # those of what the owner keeps too
-                _sync(Path(place))
+            for inside, *_ in os.walk(stage):  # those of what the owner keeps too
+                _sync(Path(inside))
             _exchange(stage, folder)
-            for place in new:
-                _sync(place.parent)
+            for above in new:
+                _sync(above.parent)
         finally:
             shutil.rmtree(stage, ignore_errors=True)
     except OSError as error:

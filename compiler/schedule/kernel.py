@@ -72,12 +72,11 @@ class Kernel:
     """What `model.py` may import from the emitted file; `function` says which of them."""
     triton: ClassVar[bool] = False
     """Whether its file holds Triton kernels, which run on a GPU alone."""
+    gluon: ClassVar[bool] = False
+    """Whether they are in Gluon, for GPUs of one generation: on others `reference` runs."""
     reference: ClassVar[str] = ""
     """The kernel, by name, whose function is this one's path where it cannot run: in PyTorch, or
     in Triton and from there in PyTorch. It serves all ops that this one does."""
-    runs: ClassVar[tuple[str, str] | None] = None
-    """The stem of a file in `kernels/`, and a function in it that says of a tensor whether this
-    one's kernels can be launched where it is: on some GPUs only, and `reference` runs on others."""
     parts: ClassVar[tuple[str, ...]] = ()
     """Stems of templates beside its own: each becomes a file too, which other files import."""
     phases: ClassVar[tuple[str, ...]] = ("train", "prefill", "decode")

@@ -26,8 +26,8 @@ class GluonLatentAttention(Kernel):
     functions = ("latent_attention",)
     parts = ("gluon", "latent_tiles", "latent_split", "latent_parts")
     triton = True
+    gluon = True
     reference = "triton.decode_attention"
-    runs = ("gluon", "runs_on_hopper")
     phases = ("decode",)
 
     def refuses(self, op: Attend, operands: tuple[TensorType, ...], target: Target) -> str | None:

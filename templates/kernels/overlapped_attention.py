@@ -29,8 +29,8 @@ class GluonPrefillAttention(Kernel):
     functions = ("overlapped_attention",)
     parts = ("gluon", "overlapped_blocks", "overlapped_tile")
     triton = True
+    gluon = True
     reference = "triton.prefill_attention"
-    runs = ("gluon", "runs_on_hopper")
     phases = ("train", "prefill")
     gradient = "triton.prefill_attention_gradients"
 

@@ -26,8 +26,8 @@ class GluonQuantizedLatentAttention(Kernel):
     functions = ("quantized_latent_attention",)
     parts = ("gluon", "latent_tiles", "quantized_latent_split", "latent_parts")
     triton = True
+    gluon = True
     reference = "triton.quantized_attention"
-    runs = ("gluon", "runs_on_hopper")
     phases = ("decode",)
 
     def refuses(

@@ -102,8 +102,8 @@ def tried(
     monkeypatch.setattr(tests, "DECODE", ((1, 1, 3),))
     monkeypatch.setattr(tests, function, launching(getattr(tests, function), []))
     monkeypatch.setattr(launcher, kernel, Emulated(gluon, kernel))
-    for module in (tests, launcher):
-        monkeypatch.setattr(module, "runs_on_hopper", lambda x: True)
+    monkeypatch.setattr(launcher, "runs_on_hopper", lambda x: True)
+    monkeypatch.setattr(tests, "runs_gluon", lambda device: True)
     return Tried(tests, launcher, function, place)
 
 
@@ -135,8 +135,9 @@ def test_a_kernel_that_is_not_launched_passes_nothing(
     said = f"{tried.function} was not launched, but what runs in its place"
     with pytest.raises(AssertionError, match=said):
         tried.run()
-    monkeypatch.setattr(tried.tests, "runs_on_hopper", tried.launcher.runs_on_hopper)
-    with pytest.raises(unittest.SkipTest, match=said):
+    real = sys.modules[f"{tried.tests.__package__}.launches"].runs_gluon  # which a CPU does not
+    monkeypatch.setattr(tried.tests, "runs_gluon", real)
+    with pytest.raises(unittest.SkipTest, match=f"{said}: no kernel in Gluon can be, on this GPU"):
         tried.run()
 
 

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from archsmith.compiler.driver import Compiler
-from kernels.test_package import CLOSE, launching
+from kernels.launching import launching
+from kernels.test_package import CLOSE
 from package.tiny import EXAMPLES, Build, buffers, close, folder_of, fresh, prompt
 
 PASSES = "O2,quantize-kv after compress-kv,fuse-dequantize after absorb-attention"
