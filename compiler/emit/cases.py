@@ -110,6 +110,8 @@ def _lines(plan: Plan, kernel: Kernel, use: Use) -> Iterator[str]:
         dtypes = {key: name(f"torch.{dtype}") for key, dtype in unlike.items()}
         made = call("Appended", name("positions"), name("S"), rows, *[dtypes] * bool(dtypes))
         yield from statement(f"cache = {made.text}", 12)
+    if experts := _experts(use):
+        arguments = f"{arguments[:-1]}, experts=[{', '.join(experts)}])"
     yield from statement(f"self.agree({function}, {arguments}", 12)
     gradient = plan.gradients.get(kernel.name)
     if gradient is None or "train" not in phases:
@@ -126,6 +128,16 @@ def _lines(plan: Plan, kernel: Kernel, use: Use) -> Iterator[str]:
             yield from statement(f"{key} = {drawn[key].text[:-1]}{few}", 12)
     held = f", constant=[{', '.join(gradient.constant)}])" if gradient.constant else ")"
     yield from statement(f"self.agree_in_gradients({function}, {arguments[:-1]}{held}", 12)
+
+
+def _experts(use: Use) -> list[str]:
+    """The operands that are weights of all experts, where tokens choose some of them."""
+    types = dict(zip(use.op.named(len(use.operands)), use.operands, strict=True))
+    if not any(type.dtype == "int64" and type.row for type in types.values()):
+        return []
+    count = use.operands[-1].row[0]
+    weights = {key: t.row for key, t in types.items() if not key.endswith("_scale")}
+    return [key for key, row in weights.items() if len(row) > 2 and row[0] == count]
 
 
 def _calls(use: Use, phases: tuple[str, ...]) -> Code:

@@ -11,6 +11,7 @@ import unittest
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -20,8 +21,10 @@ from archsmith.compiler.driver import Compiler
 from kernels.gluon_numpy import Emulated
 from kernels.launching import launching
 from triton.experimental.gluon._runtime import GluonJITFunction
+from triton.runtime.interpreter import InterpretedFunction
 from triton.runtime.jit import JITFunction
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
 SPEC = """
 archsmith: 1
 name: forced
@@ -160,3 +163,41 @@ def test_a_step_that_is_wrong_is_named(
     monkeypatch.setattr(owner, name, wrong)
     with pytest.raises(AssertionError, match=f"{right.__name__}: they differ by"):
         tried.run()
+
+
+def launched(function: Any) -> Any:
+    """A kernel's function, of which nothing but the launches is wanted, as PyTorch's are none."""
+
+    def call(*operands: Any, **options: Any) -> None:
+        if hasattr(function, "launch") and operands[0].itemsize < 8:
+            function.launch(*operands, **options)
+
+    call.__name__ = function.__name__
+    if hasattr(function, "reference"):
+        call.reference = launched(function.reference)
+    return call
+
+
+@pytest.mark.parametrize("example", ["deepseek-v3", "gemma-2-9b"])
+def test_what_a_published_model_tries_is_launched(
+    example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At its own sizes, of tensors without numbers: by calls that no other kernel takes over."""
+    compiler = Compiler.installed("h200", numeric=False)
+    pipeline, passes = compiler.passes("O2")
+    spec = compiler.load(EXAMPLES / f"{example}.yaml")
+    name = f"tried_{example.replace('-', '_')}"
+    compiler.package(spec, tmp_path / name, pipeline, passes, prove=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    tests = importlib.import_module(f"{name}.tests.on_gpu")
+    for kind in (JITFunction, InterpretedFunction):
+        monkeypatch.setattr(kind, "run", lambda kernel, *given, grid, warmup, **options: None)
+    kernels = {key: f for key, f in vars(tests).items() if hasattr(f, "launch")}
+    for key, function in kernels.items():
+        monkeypatch.setattr(tests, key, launched(function))
+    monkeypatch.setattr(tests, "DEVICE", "meta")
+    monkeypatch.setattr(tests, "Routed", lambda function: function, raising=False)
+    monkeypatch.setattr(tests, "compare", lambda found, wanted, by: None)
+    monkeypatch.setattr(tests.TritonTest, "agree_in_gradients", lambda *operands, **options: None)
+    for key in kernels:
+        getattr(tests.TritonTest(f"test_{key}"), f"test_{key}")()
