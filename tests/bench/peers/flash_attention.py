@@ -3,11 +3,12 @@
 Not run: it is CUDA. The calls are those of its source at commit 0251105a. Of a latent, it is given
 the query in two parts: `qv` meets the values, of up to 512 columns, and q the rest of the keys.
 
-vLLM's wheel holds it built, without gradients, by one function that takes rows one behind the
-other. Written from 0.26, for torch 2.11, and 0.32, for torch 2.13, and from the source of both at
-commit 617264c of https://github.com/vllm-project/flash-attention, which takes keys as they lie,
-[B, S, G, K], where their lengths are given and no table is. It is the same kernel, but that a
-launch before it reads lengths in prefill too.
+vLLM's wheel holds it built, for rows of unlike lengths alone, that stand one behind the other: a
+launch before the kernel's reads where they begin, in prefill there are no clusters, and there are
+no gradients. Written from its interface in 0.26, for torch 2.11, and in 0.32, for torch 2.13, from
+the schema of the operator in both, and from commit 617264c of
+https://github.com/vllm-project/flash-attention, which takes keys as they lie, [B, S, G, K], where
+their lengths are given and no table is.
 """
 
 from __future__ import annotations
