@@ -11,21 +11,46 @@ from .ir.cost import Cost
 from .machine.roofline import Floor, computed_in, floor
 from .machine.target import Target
 from .packaged import Packaged, Watch
-from .schedule.forecast import Demand, Line, forecast
+from .schedule.forecast import Demand
 from .schedule.kernel import Kernel
+from .schedule.lines import Line, lines, wanted
+from .schedule.plan import Plan
 
 KERNEL, PYTORCH, COMPILED = "kernel", "pytorch", "compiled"
 
 
 @dataclass(frozen=True)
-class Timing:
-    """One computation of a phase: what it must take, and what it takes in each way."""
+class Computation:
+    """What is timed of a phase: an op's results or their gradients, wherever a model has it."""
 
     phase: str
     lines: tuple[Line, ...]
     """The ops of the model that are this computation: alike in kernel, attributes and sizes."""
-    dtype: str
-    """That its contractions are computed in."""
+    gradients: tuple[str, ...]
+    """Operands whose gradients it is; none: it is the op's results."""
+    computed_by: str
+    """The kernel, by name: of gradients without one of their own, that in PyTorch."""
+
+    @property
+    def work(self) -> Cost:
+        """What it cannot avoid, whatever computes it."""
+        line = self.lines[0]
+        if self.gradients:
+            choice = line.choice
+            return choice.op.gradient_cost(line.sizes, self.gradients, *choice.operands)
+        return line.work
+
+    @property
+    def dtype(self) -> str:
+        """That its contractions are computed in."""
+        return computed_in(self.lines[0].choice.operands)
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One computation: what it must take, and what it takes in each way."""
+
+    of: Computation
     floor: Floor | None
     """Of its arithmetic and bytes alone, without a launch; None: the target states too little."""
     seconds: Mapping[str, float]
@@ -38,21 +63,22 @@ class Timing:
     """Whether it was timed on what the floor is of."""
 
     @property
+    def phase(self) -> str:
+        return self.of.phase
+
+    @property
     def kernel(self) -> Kernel:
-        return self.lines[0].choice.kernel
+        """What is called: of gradients too, that whose results they are of."""
+        return self.of.lines[0].choice.kernel
 
     @property
     def op(self) -> str:
-        return self.lines[0].op
-
-    @property
-    def work(self) -> Cost:
-        return self.lines[0].work
+        return self.of.lines[0].op
 
     @property
     def times(self) -> int:
         """How often a call of the model runs it."""
-        return sum(line.times for line in self.lines)
+        return sum(line.times for line in self.of.lines)
 
     @property
     def taken(self) -> float | None:
@@ -70,11 +96,12 @@ class Timing:
         return {
             "phase": self.phase,
             "op": self.op,
-            "kernel": self.kernel.name,
-            "nodes": [f"{line.block}/{line.node}" for line in self.lines],
+            "gradients": list(self.of.gradients),
+            "kernel": self.of.computed_by,
+            "nodes": [f"{line.block}/{line.node}" for line in self.of.lines],
             "times": self.times,
-            "flops": self.work.flops,
-            "bytes": self.work.bytes,
+            "flops": self.of.work.flops,
+            "bytes": self.of.work.bytes,
             "floor_seconds": self.floor.seconds if self.floor else None,
             "bound": self.floor.bound if self.floor else None,
             "seconds": dict(self.seconds),
@@ -117,47 +144,55 @@ def benchmark(
 ) -> Benchmark:
     """Time every computation of these phases, but views and what a cache does; raises as `measure`.
 
-    Kernels are timed as they stand in the package's folder.
+    Kernels are timed as they stand in the package's folder. In training, gradients are timed apart
+    from the results that they are of.
     """
     plan = package.plan
-    lines = list(_computations(package, demand, phases))
+    every = [found for phase in phases for found in _computations(plan, demand, phase)]
     calls = []
-    for i, (phase, alike) in enumerate(lines):
-        choice, sizes = alike[0].choice, alike[0].sizes
+    for i, found in enumerate(every):
+        choice, sizes = found.lines[0].choice, found.lines[0].sizes
         ways = [Variant(PYTORCH, "package", "reference")]
         ways += [Variant(KERNEL, "package", "kernel")] if choice.kernel.triton else []
         ways += [Variant(COMPILED, "package", "compiled")] if compile else []
         given = choice.kernel, choice.op, choice.operands
-        calls.append(timed(str(i), *given, phase, sizes, ways, plan.target))
+        called = timed(
+            str(i), *given, found.phase, sizes, ways, plan.target, found.gradients, alone=True
+        )
+        calls.append(called)
     device = "cuda" if plan.target.triton else "cpu"
     results = measure(Job(device, plan.model.dtype, {"package": package.kernels}, calls))
     machine = next(results)
     assert isinstance(machine, Machine)
     home = unlike(machine, plan.target) is None
     timings = []
-    watch.begin("timing", len(lines))
-    for (phase, alike), times in zip(lines, results, strict=True):
+    watch.begin("timing", len(every))
+    for found, times in zip(every, results, strict=True):
         assert isinstance(times, Times)
-        dtype = computed_in(alike[0].choice.operands)
-        least = floor(alike[0].work, dtype, plan.target)
-        timings.append(
-            Timing(phase, alike, dtype, least, times.seconds, times.failed, times.differ, home)
-        )
-        watch.advance(f"{alike[0].op}, timed")
+        least = floor(found.work, found.dtype, plan.target)
+        timings.append(Timing(found, least, times.seconds, times.failed, times.differ, home))
+        watch.advance(f"{found.lines[0].op}, timed")
     name, model = package.folder.resolve().name, plan.model.name
     return Benchmark(name, model, plan.target, demand, machine, tuple(timings))
 
 
-def _computations(
-    package: Packaged, demand: Demand, phases: Sequence[str]
-) -> Iterator[tuple[str, tuple[Line, ...]]]:
-    """Each phase's computations: the lines that one time is of."""
-    known = forecast(package.plan, demand).phases
-    for phase in phases:
-        found: dict[Any, list[Line]] = {}
-        for line in known[phase].lines:
-            choice = line.choice
-            if line.work.bytes and not choice.op.stateful:  # no view, and no cache's own
-                key = choice.kernel.name, choice.op, choice.operands, line.sizes
-                found.setdefault(key, []).append(line)
-        yield from ((phase, tuple(lines)) for lines in found.values())
+def _computations(plan: Plan, demand: Demand, phase: str) -> Iterator[Computation]:
+    """A phase's computations, each of several lines once: gradients behind their results."""
+    found: dict[Any, list[Line]] = {}
+    for line in lines(plan, phase, demand.sizes(phase)):
+        choice = line.choice
+        if not line.work.bytes or choice.op.stateful:  # a view, and a cache's own
+            continue
+        alike = choice.kernel.name, choice.op, choice.operands, line.sizes
+        found.setdefault((alike, ()), []).append(line)
+        if phase != "train":
+            continue
+        names = wanted(plan.blocks[line.block].graph(phase)).get(line.node, ())
+        if names and choice.op.gradient_cost(line.sizes, names, *choice.operands).bytes:
+            found.setdefault((alike, names), []).append(line)
+    for (_, names), its in found.items():
+        kernel = its[0].choice.kernel
+        if names:
+            *_, reference = plan.chain(kernel)
+            kernel = plan.gradients.get(kernel.name, reference)
+        yield Computation(phase, tuple(its), names, kernel.name)

@@ -39,17 +39,18 @@ def _table(found: Benchmark, phase: str) -> Table:
     timings = [timing for timing in found.timings if timing.phase == phase]
     batch, context = found.demand.batch, found.demand.context
     rows = "1 row" if batch == 1 else f"{batch:,} rows"
-    call = f"{context:,} tokens" if phase == "prefill" else f"1 token at {context:,}"
+    call = f"1 token at {context:,}" if phase == "decode" else f"{context:,} tokens"
     table = Table(title=f"{phase}: {rows}, {call}")
     for column in ("op", "computed by"):
         table.add_column(column, overflow="fold")
     for column in ("times", *COLUMNS.values(), "floor, us", "bound", "floor / time"):
         table.add_column(column, justify="right", no_wrap=True)
-    for timing in timings:
+    for before, timing in zip([None, *timings], timings, strict=False):
         least, reached = timing.floor, timing.reached
+        below = before is not None and before.of.lines == timing.of.lines  # its results
         table.add_row(
-            _name(timing),
-            timing.kernel.name,
+            "  backward" if below else _name(timing),
+            timing.of.computed_by,
             str(timing.times),
             *(_cell(timing, way) for way in COLUMNS),
             _us(least.seconds if least else None),
@@ -73,8 +74,9 @@ def _sum(timings: Sequence[Timing], each: Sequence[float | None]) -> float | Non
 
 
 def _name(timing: Timing) -> str:
-    first, *others = (f"%{line.node}" for line in timing.lines)
-    return f"{first} = {timing.op}" + (f", and {len(others)} alike" if others else "")
+    first, *others = (f"%{line.node}" for line in timing.of.lines)
+    alike = f", and {len(others)} alike" if others else ""
+    return f"{first} = {timing.op}{alike}" + ", backward" * bool(timing.of.gradients)
 
 
 def _cell(timing: Timing, way: str) -> str:
@@ -120,11 +122,11 @@ def _roofline(found: Benchmark, axes: Any) -> None:
     home = unlike(found.machine, target) is None
     axes.set(xscale="log", yscale="log", xlabel="FLOPs / byte", ylabel="FLOP/s", title="roofline")
     reached = [
-        (timing, timing.work.flops / timing.work.bytes, timing.work.flops / timing.taken)
+        (timing, work.flops / work.bytes, work.flops / timing.taken)
         for timing in found.timings
-        if timing.work.flops and timing.taken
+        if (work := timing.of.work).flops and timing.taken
     ]
-    for dtype in dict.fromkeys(timing.dtype for timing, _, _ in reached):
+    for dtype in dict.fromkeys(timing.of.dtype for timing, _, _ in reached):
         peak = target.peak.get(dtype)
         if target.bandwidth and peak and home:
             ridge = peak / target.bandwidth
@@ -133,7 +135,7 @@ def _roofline(found: Benchmark, axes: Any) -> None:
             axes.plot(
                 line, [min(peak, x * target.bandwidth) for x in line], label=f"at most, {dtype}"
             )
-    for phase, marker in (("prefill", "o"), ("decode", "s")):
+    for phase, marker in (("prefill", "o"), ("decode", "s"), ("train", "^")):
         here = [(place, rate) for timing, place, rate in reached if timing.phase == phase]
         if here:
             axes.plot(*zip(*here, strict=True), marker, label=phase)

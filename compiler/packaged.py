@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from .driver import Compiler
+from .emit.chosen import chosen
 from .emit.measure import Measure, measurer
 from .emit.measure_decoding import MeasureDecoding, decoding_measurer
-from .emit.package import chosen
 from .emit.write import GRAPH, PLAN
 from .errors import ArchsmithError
 from .files import read_text

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -13,42 +13,16 @@ from .emit.measure import Job, Machine, Measure, Times, Variant, timed, unlike
 from .emit.package import emit_kernels
 from .errors import ArchsmithError, EnvironmentMissing, OutputError, ProofError
 from .files import write_text
-from .ir.cost import Sizes
-from .ir.op import Op
-from .ir.types import TensorType
 from .machine.target import Target
 from .machine.tuned import Address, Options, Table, Tile
 from .packaged import Packaged, Watch
-from .schedule.candidates import address, candidates
 from .schedule.forecast import Demand
-from .schedule.kernel import Config, Kernel
 from .schedule.plan import Plan
+from .schedule.rungs import Rung, rungs
 from .spec.source import read
 
 NOISE = 0.02  # what a candidate must win by: two runs of the same code differ by as much
 EPS = {"bfloat16": 2.0**-7, "float16": 2.0**-10}  # of a rounding; else of float32's sums
-
-
-@dataclass(frozen=True)
-class Rung:
-    """One thing to choose: a kernel's tiles for one op and calls of up to so many rows."""
-
-    kernel: Kernel
-    op: Op
-    operands: tuple[TensorType, ...]
-    limit: int | None
-    found: Sequence[Config]
-    calls: Sequence[tuple[str, Sizes]]
-    """Phases and sizes of the calls that are timed."""
-
-    @property
-    def where(self) -> Address:
-        return address(self.kernel, self.op, self.operands)
-
-    def __str__(self) -> str:
-        _, dtype, sizes = self.where
-        rows = "" if self.limit is None else f", {self.limit:,} rows"
-        return f"{self.kernel.name} {dtype} ({', '.join(map(str, sizes))}){rows}"
 
 
 def tune(
@@ -105,73 +79,48 @@ def tune(
     return table, notes
 
 
-def rungs(plan: Plan, demand: Demand) -> Iterator[Rung]:
-    """All that there is to choose for a plan, each once: where there are two candidates or more."""
-    met: set[Address] = set()
-    for choice in plan.choices:
-        kernel, where = choice.kernel, address(choice.kernel, choice.op, choice.operands)
-        if not kernel.triton or choice.op.stateful or where in met:
-            continue
-        met.add(where)
-        same = [c for c in plan.choices if address(c.kernel, c.op, c.operands) == where]
-        phases = dict.fromkeys("prefill" if c.phase == "train" else c.phase for c in same)
-        for limit, rows in kernel.rungs():
-            found = candidates(kernel, choice.op, choice.operands, rows, plan.target)
-            if len(found) > 1:
-                given = choice.op, choice.operands
-                calls = list(_calls(kernel, *given, limit, tuple(phases), demand))
-                yield Rung(kernel, *given, limit, found, calls)
-
-
-def _calls(
-    kernel: Kernel,
-    op: Op,
-    operands: tuple[TensorType, ...],
-    limit: int | None,
-    phases: tuple[str, ...],
-    demand: Demand,
-) -> Iterator[tuple[str, Sizes]]:
-    """What is timed of a rung: a call of its rows, or, where they make no difference, one of each
-    phase."""
-    if not kernel.ladder:
-        yield from ((phase, demand.sizes(phase)) for phase in phases)
-        return
-    phase = "prefill" if "prefill" in phases else phases[0]
-    usual = demand.sizes(phase)
-    rows = limit or max(2 * kernel.ladder[-1], usual.rows)
-    yield phase, kernel.example(op, operands, rows, usual)
-
-
 def _job(package: Packaged, wanted: Sequence[Rung]) -> Job:
     """Every call of every rung, by as many packages as the most candidates: the first has each
-    rung's first, the second each rung's second."""
+    rung's first, the second each rung's second.
+
+    Those of gradients are in packages of their own, so that what is differentiated is the same.
+    """
     plan, templates = package.plan, package.compiler.registry.templates
-    plans: list[tuple[Plan, Collection[str]]] = []
-    for i in range(max(len(rung.found) for rung in wanted)):
-        tiles: dict[Address, dict[int | None, Options]] = {}
-        for rung in wanted:
-            if i < len(rung.found):
+    plans: dict[str, tuple[Plan, Collection[str]]] = {}
+    for of_gradients in (False, True):
+        alike = [rung for rung in wanted if rung.of_gradients == of_gradients]
+        for i in range(max((len(rung.found) for rung in alike), default=0)):
+            tiles: dict[Address, dict[int | None, Options]] = {}
+            stems: set[str] = set()
+            for rung in (rung for rung in alike if i < len(rung.found)):
                 tiles.setdefault(rung.where, {})[rung.limit] = rung.found[i].options()
-        changed = [rung.kernel for rung in wanted if i < len(rung.found)]
-        stems = {stem for kernel in changed for stem in (kernel.stem(), *kernel.parts)}
-        plans.append((replace(plan, tuned=tiles), stems))
-    texts = emit_kernels(plans, templates)
-    folders = {f"v{i}": files for i, files in enumerate(texts)}
+                stems |= {rung.kernel.stem(), *rung.kernel.parts}
+            plans[_folder(of_gradients, i)] = replace(plan, tuned=tiles), stems
+    folders = dict(zip(plans, emit_kernels(list(plans.values()), templates), strict=True))
     calls = [
         timed(
-            f"{rung} {phase} {sizes}",
-            rung.kernel,
+            f"{rung} {call}",
+            rung.called,
             rung.op,
             rung.operands,
-            phase,
-            sizes,
-            [Variant(str(i), f"v{i}", "kernel") for i in range(len(rung.found))],
+            call.phase,
+            call.sizes,
+            [
+                Variant(str(i), _folder(rung.of_gradients, i), "kernel")
+                for i in range(len(rung.found))
+            ],
             plan.target,
+            call.gradients,
+            alone=True,
         )
         for rung in wanted
-        for phase, sizes in rung.calls
+        for call in rung.calls
     ]
     return Job("cuda", plan.model.dtype, folders, calls)
+
+
+def _folder(of_gradients: bool, i: int) -> str:
+    return f"{'g' if of_gradients else 'v'}{i}"
 
 
 def best(rung: Rung, times: Sequence[Times]) -> Tile | None:
@@ -193,7 +142,7 @@ def best(rung: Rung, times: Sequence[Times]) -> Tile | None:
     return Tile(
         rows=rung.limit,
         options=rung.found[int(name)].options(),
-        calls=[[sizes.batch, sizes.tokens, sizes.context] for _, sizes in rung.calls],
+        calls=[[c.sizes.batch, c.sizes.tokens, c.sizes.context] for c in rung.calls],
         us=[round(each.seconds[name] * 1e6, 3) for each in times],
         default_us=[round(each.seconds["0"] * 1e6, 3) for each in times],
     )

@@ -18,6 +18,8 @@ os.environ["TRITON_INTERPRET"] = "1"
 os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
 
 import pytest
+from archsmith.compiler.driver import Compiler
+from archsmith.compiler.packaged import Packaged, packaged
 from archsmith.compiler.plugins import Registry
 from hypothesis import HealthCheck, settings
 
@@ -45,6 +47,17 @@ def registry() -> Registry:
 def root() -> Path:
     """The repository."""
     return Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def tuned_llama(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Packaged:
+    """A small package for an H200, of which nobody edits a file."""
+    folder = tmp_path_factory.mktemp("tuning") / "tuned_llama"
+    compiler = Compiler.installed("h200", numeric=False)
+    name, passes = compiler.passes("O2")
+    spec = compiler.load(root / "examples" / "tiny-llama.yaml")
+    compiler.package(spec, folder, name, passes, prove=False)
+    return packaged(folder)
 
 
 @pytest.fixture(scope="session")

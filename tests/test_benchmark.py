@@ -62,17 +62,70 @@ def test_every_op_that_moves_anything_is_timed(for_gpu: Packaged) -> None:
             for line in said.lines
             if line.work.bytes and not line.choice.op.stateful
         }
-        assert {(ln.block, ln.node) for t in timings for ln in t.lines} == set(wanted)
+        assert {(ln.block, ln.node) for t in timings for ln in t.of.lines} == set(wanted)
         assert sum(t.times for t in timings) == sum(line.times for line in wanted.values())
     for timing in found.timings:
         ways = {"pytorch", "compiled"} | ({"kernel"} if timing.kernel.triton else set())
         assert set(timing.seconds) == ways
         assert timing.floor is not None
-        parts = timing.work.bytes / 4.8e12, timing.work.flops / 989.4e12
-        least = max(parts) if timing.dtype == "bfloat16" else timing.floor.seconds
+        parts = timing.of.work.bytes / 4.8e12, timing.of.work.flops / 989.4e12
+        least = max(parts) if timing.of.dtype == "bfloat16" else timing.floor.seconds
         assert timing.floor.seconds == pytest.approx(least, rel=1e-12)
         taken = 2e-6 if timing.kernel.triton else 8e-6
         assert timing.reached == pytest.approx(timing.floor.seconds / taken)
+
+
+def test_a_training_call_is_timed_with_its_gradients(
+    for_gpu: Packaged, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each op's behind its results, the loss's too, against what they cannot avoid."""
+    jobs: list[Job] = []
+
+    def measure(job: Job) -> Iterator[Machine | Times]:
+        jobs.append(job)
+        return microseconds(job)
+
+    found = benchmark(for_gpu, Demand(2, 64), ("train",), measure, Silent())
+    (job,) = jobs
+    rows = 2 * 64
+    timings, by = found.timings, {(t.op, t.of.gradients): t for t in found.timings}
+    backward = [i for i, timing in enumerate(timings) if timing.of.gradients]
+    assert len(backward) > 8
+    for i in backward:
+        assert timings[i - 1].of.lines == timings[i].of.lines
+        assert not timings[i - 1].of.gradients
+    assert {t.op for t in timings} - {timings[i].op for i in backward} == {
+        "zeros",
+        "rotations",
+        "concat",
+    }
+    loss, of_loss = timings[-2:]
+    assert (loss.op, loss.of.computed_by) == ("linear_cross_entropy", "triton.linear_cross_entropy")
+    assert of_loss.of.computed_by == "triton.linear_cross_entropy_gradients"
+    words, width = (axis.size for axis in loss.of.lines[0].choice.operands[1].row)
+    assert of_loss.of.work.flops == 2 * loss.of.work.flops == 4 * rows * words * width
+    assert of_loss.floor is not None
+    assert of_loss.floor.seconds == pytest.approx(of_loss.of.work.flops / 66.9e12)
+    experts = by["fused_experts", ("x", "weight", "gate_up", "down")]
+    assert experts.of.computed_by == "triton.grouped_gemm_gradients"
+    assert by["router", ("x", "weight")].of.computed_by == "torch.router"
+    assert by["rope", ("x",)].of.computed_by == "triton.rope_gradients"
+    for timing, call in zip(timings, job.calls, strict=True):
+        names = [operand["name"] for operand in call["operands"]]
+        assert tuple(names[i] for i in call["gradients"]) == timing.of.gradients
+        assert call["alone"] == bool(timing.of.gradients)
+        assert timing.taken == (2e-6 if timing.kernel.triton else 8e-6)
+    show(found)
+    out = capsys.readouterr().out
+    assert "train: 2 rows, 64 tokens" in out
+    lines = [[cell.strip() for cell in line.split("│")][1:] for line in out.splitlines()]
+    at = next(i for i, line in enumerate(lines) if line and line[0].startswith("%losses = "))
+    below = lines[at + 1]
+    assert below[:1] + below[2:5] == ["backward", "1", "2.00", "8.00"]
+    assert of_loss.of.computed_by.startswith(below[1])  # which may go on in the next line
+    told = found.json()["timings"][-1]
+    assert (told["phase"], told["gradients"]) == ("train", ["x", "weight"])
+    assert (told["kernel"], told["flops"]) == (of_loss.of.computed_by, of_loss.of.work.flops)
 
 
 def test_the_kernels_are_timed_as_their_owner_left_them(for_gpu: Packaged) -> None:
@@ -107,7 +160,7 @@ def test_floors_are_of_their_own_card_alone(
 
 @pytest.fixture(scope="module")
 def drawn(for_gpu: Packaged) -> Benchmark:
-    return benchmark(for_gpu, Demand(1, 64), ("decode",), microseconds, Silent())
+    return benchmark(for_gpu, Demand(1, 64), ("decode", "train"), microseconds, Silent())
 
 
 @pytest.mark.parametrize(("name", "start"), [("p.svg", b"<?xml"), ("p.png", b"\x89PNG")])
@@ -117,7 +170,9 @@ def test_a_picture_is_drawn(name: str, start: bytes, drawn: Benchmark, tmp_path:
     assert path.read_bytes().startswith(start)
     assert path.stat().st_size > 10_000
     if name.endswith("svg"):
-        for said in ("roofline", "at most, float32", "%fused_experts = fused_experts (decode)"):
+        experts = "%fused_experts = fused_experts"
+        named = f"{experts} (decode)", f"{experts}, backward (train)"
+        for said in ("roofline", "at most, float32", "train", *named):
             assert f"<!-- {said} -->" in path.read_text()
 
 
@@ -134,7 +189,7 @@ def test_no_picture_without_matplotlib_or_of_another_kind(
 
 def test_the_command_times_pytorch_on_a_cpu(for_cpu: Packaged, tmp_path: Path) -> None:
     command = ["bench", str(for_cpu.folder), "--phase", "decode", "--context", "8"]
-    found = CliRunner().invoke(main, [*command, "--no-compile", "--json"])
+    found = CliRunner().invoke(main, [*command, "--phase", "train", "--no-compile", "--json"])
     assert found.exit_code == 0, found.stderr
     data = json.loads(found.stdout)
     assert (data["target"], data["machine"]["device"]) == ("cpu", "cpu")
@@ -144,6 +199,8 @@ def test_the_command_times_pytorch_on_a_cpu(for_cpu: Packaged, tmp_path: Path) -
         assert set(timing["seconds"]) == {"pytorch"}
         assert 1e-7 < timing["seconds"]["pytorch"] < 1
         assert timing["floor_seconds"] is None
+    told = {(t["op"], *t["gradients"]): t["seconds"]["pytorch"] for t in data["timings"]}
+    assert told["linear_cross_entropy", "x", "weight"] > 1e-6
     too_long = CliRunner().invoke(main, [*command[:-1], "257"])
     assert too_long.exit_code == 1
     assert "--context 257 is more than tiny-llama takes: 256" in too_long.stderr
@@ -155,22 +212,37 @@ def test_without_a_gpu_kernels_have_no_time_and_pytorch_has(
     """`torch.compile` is only seen to be asked: to load it takes longer than all else."""
     importlib.import_module("triton")  # which reads how it is to run once
     monkeypatch.setenv("TRITON_INTERPRET", "0")
+    functorch = importlib.import_module("torch._functorch.config")
+    monkeypatch.setattr(functorch, "donated_buffer", True)
     asked: list[dict[str, Any]] = []
-    monkeypatch.setattr(torch, "compile", lambda f, **options: asked.append(options) or f)
+    runs: list[int] = []
+
+    def compiled(function: Any, **options: Any) -> Any:
+        at = len(asked)
+        asked.append(options)
+        return lambda *operands: runs.append(at) or function(*operands)
+
+    monkeypatch.setattr(torch, "compile", compiled)
 
     def measure(job: Job) -> Iterator[Machine | Times]:
         calls = [call for call in job.calls if call["file"] == "rms_norm_linear"][:1]
+        calls += [call for call in job.calls if call["file"] == "rms_norm" and call["alone"]][:1]
         few = replace(job, calls=calls, rounds=1, least=0.0, sets=1)
         results = list(here(for_gpu, few))
-        (timed,) = (found for found in results if isinstance(found, Times))
-        assert timed.failed == {"kernel": "no GPU"}
-        assert set(timed.seconds) == {"pytorch", "compiled"}
-        assert asked == [{"dynamic": False, "backend": "inductor"}]
-        assert max(timed.differ.values()) == 0
+        for timed in results[1:]:
+            assert isinstance(timed, Times)
+            assert timed.failed == {"kernel": "no GPU"}
+            assert set(timed.seconds) == {"pytorch", "compiled"}
+            assert max(timed.differ.values()) == 0
+        assert asked == [{"dynamic": False, "backend": "inductor"}] * 2
+        assert runs.count(0) > 2
+        assert runs.count(1) == 1  # its gradients are taken again, and it is not
+        # Else what is compiled gives its memory away when it is differentiated once.
+        assert functorch.donated_buffer is False
         yield from results[:1]
         yield from (replace(timed, key=call["key"]) for call in job.calls)
 
-    found = benchmark(for_gpu, Demand(1, 8), ("decode",), measure, Silent())
+    found = benchmark(for_gpu, Demand(1, 8), ("decode", "train"), measure, Silent())
     show(found)
     out = capsys.readouterr().out
     line, *_ = (line for line in out.splitlines() if "triton.add_rms_norm_linear" in line)

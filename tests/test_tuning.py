@@ -14,28 +14,25 @@ from archsmith.compiler.driver import Compiler
 from archsmith.compiler.emit.measure import Job, Machine, Times, unlike
 from archsmith.compiler.errors import ArchsmithError, EnvironmentMissing, ProofError
 from archsmith.compiler.machine.tuned import Table
-from archsmith.compiler.packaged import Packaged, packaged
+from archsmith.compiler.packaged import Packaged
 from archsmith.compiler.plugins import Registry
+from archsmith.compiler.schedule.candidates import address
 from archsmith.compiler.schedule.forecast import Demand
 from archsmith.compiler.schedule.plan import stale
+from archsmith.compiler.schedule.rungs import rungs
 from archsmith.compiler.spec.source import read
-from archsmith.compiler.tuning import rungs, tune
+from archsmith.compiler.tuning import tune
 from click.testing import CliRunner
-from measuring import CARD, Silent, alike, by, here
+from measuring import CARD, Silent, alike, by
 from schedule.tables import table
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 DEMAND = Demand(1, 4)
 
 
-@pytest.fixture(scope="module")
-def package(tmp_path_factory: pytest.TempPathFactory) -> Packaged:
-    folder = tmp_path_factory.mktemp("tuning") / "tuned_llama"
-    compiler = Compiler.installed("h200", numeric=False)
-    name, passes = compiler.passes("O2")
-    spec = compiler.load(EXAMPLES / "tiny-llama.yaml")
-    compiler.package(spec, folder, name, passes, prove=False)
-    return packaged(folder)
+@pytest.fixture
+def package(tuned_llama: Packaged) -> Packaged:
+    return tuned_llama
 
 
 def test_the_quickest_is_kept_and_a_build_uses_it(package: Packaged, tmp_path: Path) -> None:
@@ -60,10 +57,14 @@ def test_the_quickest_is_kept_and_a_build_uses_it(package: Packaged, tmp_path: P
     compiler = Compiler.installed("h200", numeric=False, tuned=output)
     plan = compiler.schedule(package.plan.model)
     assert stale(plan) == []
-    uses = [plan.use(choice) for choice in plan.choices if choice.kernel.triton]
-    tuned = [use for use in uses if not use.op.stateful]  # what writes a cache has one candidate
-    assert tuned
-    assert all(config.measured for use in tuned for _, config in use.tiles)
+    chosen = {rung.where for rung in every}  # else there is one candidate
+    met = set()
+    for choice, kernel in plan.compiled():
+        where = address(kernel, choice.op, choice.operands)
+        if where in chosen:
+            met.add(where)
+            assert all(config.measured for _, config in plan.use(choice, kernel).tiles)
+    assert met == chosen
 
 
 def test_each_candidate_is_in_the_package_that_is_timed(package: Packaged, tmp_path: Path) -> None:
@@ -218,54 +219,6 @@ def test_what_does_not_run_is_noted_and_what_is_wrong_fails(
     found = Table.of(read(output))
     for rung in rungs(package.plan, DEMAND):
         assert found.tiles[rung.where][rung.limit] == rung.found[0].options()
-
-
-def test_a_child_measures_what_is_left(package: Packaged, tmp_path: Path) -> None:
-    """All but one tile is in the table; that is timed in Triton's interpreter, as on a GPU."""
-    output = tmp_path / "t.yaml"
-    found, _ = tune(package, output, DEMAND, by(alike), Silent())
-    (where,) = (entry.address for entry in found.kernels if "gated" in entry.kernel)
-    others = [entry for entry in found.kernels if entry.address != where]
-    output.write_text(found.model_copy(update={"kernels": others}).text())
-
-    def measure(job: Job) -> Iterator[Machine | Times]:
-        assert {call["file"] for call in job.calls} == {"gated_activation"}
-        for found in here(package, replace(job, rounds=1, least=0.0, sets=1)):
-            if isinstance(found, Machine):
-                assert found.card == "Triton's interpreter"
-                yield CARD
-            else:
-                assert set(found.seconds) == {v["name"] for v in job.calls[0]["variants"]}
-                assert max(found.differ.values()) < 1e-6
-                assert min(found.seconds.values()) > 1e-5
-                yield found
-
-    again, notes = tune(package, output, DEMAND, measure, Silent())
-    assert notes == []
-    (rung,) = (rung for rung in rungs(package.plan, DEMAND) if rung.where == where)
-    assert again.tiles[where][None] in [config.options() for config in rung.found]
-
-    def broken(job: Job) -> Iterator[Machine | Times]:
-        """The same, but that the second candidate's file is wrong, and the third's does not run."""
-        folders = {name: dict(files) for name, files in job.folders.items()}
-        for name, old, new in (
-            ("v1", ") * up\n", ") * up * 2\n"),
-            ("v2", "gates, ups, y", "gates, no, y"),
-        ):
-            text = folders[name]["kernels/gated_activation.py"]
-            folders[name]["kernels/gated_activation.py"] = text.replace(old, new)
-            assert old in text
-        _, *each = here(package, replace(job, folders=folders, rounds=1, least=0.0, sets=1))
-        for found in each:
-            assert isinstance(found, Times)
-            assert found.differ["1"] == pytest.approx(1)
-            assert found.failed == {"2": "NameError: name 'no' is not defined"}
-        yield from (CARD, *each)
-
-    output.write_text(found.model_copy(update={"kernels": others}).text())
-    with pytest.raises(ProofError, match=r"triton.gated_activation float32 \(168\): \{'BLOCK'"):
-        tune(package, output, DEMAND, broken, Silent())
-    assert Table.of(read(output)).tiles[where][None] != rung.found[1].options()
 
 
 def test_the_command_says_what_it_needs(package: Packaged, tmp_path: Path) -> None:

@@ -35,6 +35,8 @@ CONTEXT = click.option(
 def tune(folder: Path, output: Path, batch: int, context: int | None) -> None:
     """Measure the tiles of a package's Triton kernels on its GPU, and write the best as a table.
 
+    Those of gradients and of the loss are measured too.
+
     \b
       archsmith tune my_model -o h200.yaml
       archsmith build model.yaml --target h200 --tuned h200.yaml -o my_model
@@ -67,16 +69,16 @@ def tune(folder: Path, output: Path, batch: int, context: int | None) -> None:
 @click.option(
     "--context",
     type=click.IntRange(1),
-    help="Tokens of each row: new in prefill, cached in decode. [default: 4096; --model: 1024;"
-    " or all that fit]",
+    help="Tokens of each row: new in prefill and train, cached in decode. [default: 4096; --model:"
+    " 1024; or all that fit]",
 )
 @click.option("--model", "whole", is_flag=True, help="Time decode steps of the whole model.")
 @click.option(
     "--phase",
     "phases",
-    type=click.Choice(["prefill", "decode"]),
+    type=click.Choice(["prefill", "decode", "train"]),
     multiple=True,
-    help="One of them only.",
+    help="Calls to time; may be given several times. [default: prefill and decode]",
 )
 @click.option("--compile/--no-compile", default=True, help="Time torch.compile of PyTorch too.")
 @click.option(
@@ -97,6 +99,7 @@ def bench(
 
     \b
       archsmith bench my_model --phase decode -o roofline.svg
+      archsmith bench my_model --phase train --context 8192
       archsmith bench my_model --model --batch 1 --batch 128
 
     Without a GPU, PyTorch's paths are timed on the CPU.
@@ -121,7 +124,12 @@ def bench(
     demand = package.demand(batches[0] if batches else 1, context)
     with Steps() as steps:
         found = benchmark(
-            package, demand, phases or PHASES, package.measure, steps, compile=compile
+            package,
+            demand,
+            tuple(dict.fromkeys(phases)) or PHASES,
+            package.measure,
+            steps,
+            compile=compile,
         )
     if output is not None:
         draw(found, output)

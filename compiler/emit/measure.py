@@ -24,7 +24,7 @@ from ..schedule.code import name
 from ..schedule.kernel import Kernel, blamed
 from .pools import in_pages, shape, table_shape
 
-SCRIPTS = ("measure.py", "machine.py", "operands.py", "results.py")
+SCRIPTS = ("measure.py", "clock.py", "machine.py", "operands.py", "results.py")
 ROUNDS = 15  # of which the median is taken; in each, every variant has its turn
 MEMORY = 0.15  # by how much a card's memory may differ from what its target states
 LEAST = 1e-3  # seconds of calls in a row: far above what a clock tells apart
@@ -124,8 +124,14 @@ def timed(
     variants: Sequence[Variant],
     target: Target,
     gradients: Collection[str] = (),
+    *,
+    alone: bool = False,
 ) -> dict[str, Any]:
-    """A call of a kernel, as the child makes it: with the gradients of these operands, if any."""
+    """A call of a kernel, as the child makes it: with the gradients of these operands, if any.
+
+    Where gradients are timed `alone`, results are made before, and what they were made of is no
+    longer in the cache.
+    """
     names = op.named(len(operands))
     with blamed(kernel):
         counters = kernel.counters(op, operands, target) if phase == "decode" else 0
@@ -133,6 +139,15 @@ def timed(
         arrived = {"arrived": name("arrived")} if counters else {}
         code = kernel.call(op.at("size"), *map(name, names), phases=(phase,), **pages, **arrived)
     attributes = op.at("size").attributes().items()
+    alone = alone and bool(gradients)
+    drawn = [
+        {
+            "name": key,
+            **_operand(op, key, type, operands, sizes, alone),
+            "begins": op.beginnings().get(key),
+        }
+        for key, type in zip(names, operands, strict=True)
+    ]
     return {
         "key": key,
         "op": op.name,
@@ -140,18 +155,12 @@ def timed(
         "file": kernel.stem() if kernel.functions else None,
         "expression": code.text,
         "fresh": phase != "decode",
-        "operands": [
-            {
-                "name": key,
-                **_operand(op, key, type, operands, sizes),
-                "begins": op.beginnings().get(key),
-            }
-            for key, type in zip(names, operands, strict=True)
-        ]
+        "operands": drawn
         + ([_table(op, sizes)] if pages else [])
         + ([_counters(counters * sizes.batch)] if counters else []),
         "variants": [vars(variant) for variant in variants],
         "gradients": [i for i, key in enumerate(names) if key in gradients],
+        "alone": alone,
     }
 
 
@@ -167,9 +176,10 @@ def _counters(count: int) -> dict[str, Any]:
 
 
 def _operand(
-    op: Op, key: str, type: TensorType, operands: tuple[TensorType, ...], sizes: Sizes
+    op: Op, key: str, type: TensorType, operands: tuple[TensorType, ...], sizes: Sizes, cold: bool
 ) -> dict[str, Any]:
-    """How an operand is drawn: what it is, its shape, and what its numbers are below."""
+    """How an operand is drawn: what it is, its shape, and what its numbers are below; `cold`, where
+    rows are in the cache no longer."""
     found = {"dtype": type.dtype, "shape": shape(op, type, sizes), "of": 0}
     if type.dtype == "int64":
         kind = "choices" if type.row else "positions" if key == "positions" else "tokens"
@@ -179,7 +189,7 @@ def _operand(
     elif type.shape == type.row:
         kind = "scale" if key.endswith("_scale") else "weight"
     else:
-        kind = "context" if CONTEXT in type.shape else "rows"
+        kind = "context" if cold or CONTEXT in type.shape else "rows"
     return {**found, "kind": kind}
 
 

@@ -13,9 +13,9 @@ from ..ir.dims import Which
 from ..ir.text import print_model
 from ..ir.types import BYTES
 from ..ops.quantized_rows import QuantizeRows
-from ..schedule.kernel import Config
 from ..schedule.plan import Plan
 from .cases import appends, cases, has_gluon, imports, reads_pages, routes
+from .chosen import chosen, gradients
 from .environment import render
 from .kernels import kernel_files, launches_file, operators_file
 from .layout import WIDTH
@@ -207,30 +207,6 @@ def emit_kernels(
     return [files, *(files | kernel_files(other, values, only) for other, only in plans[1:])]
 
 
-def chosen(plan: Plan, block: str) -> list[dict[str, Any]]:
-    """The kernels of a block: what each computes, in which phases, and why no other does."""
-    entries: dict[str, dict[str, Any]] = {}
-    for choice in plan.choices:
-        if choice.block != block:
-            continue
-        entry: dict[str, Any] = {"op": choice.op.name, "kernel": choice.kernel.name}
-        if tiles := plan.use(choice).tiles:
-            entry["tiles"] = [_tile(limit, config) for limit, config in tiles]
-        if choice.refusals:
-            entry["refused"] = dict(choice.refusals)
-        found = entries.setdefault(str(entry), {**entry, "nodes": [], "phases": []})
-        for key, value in (("nodes", choice.node), ("phases", choice.phase)):
-            if value not in found[key]:
-                found[key].append(value)
-    return list(entries.values())
-
-
-def _tile(limit: int | None, config: Config) -> dict[str, Any]:
-    """What calls of up to so many rows are compiled with, and whether that was measured."""
-    measured = {"measured": True} if config.measured else {}
-    return {"rows": limit, **config.options(), **measured}
-
-
 def _values(module: Module, facts: Facts) -> dict[str, Any]:
     """What all templates are given."""
     plan, which = module.plan, module.which
@@ -292,6 +268,7 @@ def _plan(plan: Plan, facts: Facts, files: Mapping[str, str]) -> dict[str, Any]:
         "parameters": parameters(plan.model),
         "cache_bytes_per_token": cache_bytes(plan.model),
         "kernels": {block: chosen(plan, block) for block in plan.blocks},
+        "gradients": list(gradients(plan)),
         "certificate": facts.certificate,
         "files": {path: digest(text) for path, text in files.items()},
     }

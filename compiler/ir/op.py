@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ..errors import GraphError
 from .cost import Cost, Sizes
 from .dims import Dim, Which
-from .types import TensorType
+from .types import FLOATS, TensorType
 
 Array = Any  # a NumPy array of float64, or of bool
 Indices = Any  # a NumPy array of int64
@@ -124,6 +124,27 @@ class Op:
         shares = self.share(sizes.rows, *operands)
         read = sum(part * sizes.bytes(t) for part, t in zip(shares, operands, strict=True))
         return Cost(bytes=read + sum(map(sizes.bytes, self.types(*operands))))
+
+    def gradient_cost(self, sizes: Sizes, wanted: Collection[str], *operands: TensorType) -> Cost:
+        """What no way to compute the gradients of the `wanted` operands can avoid, given those of
+        its results.
+
+        Here: of each product that was made, one for either side; what is needed of each operand is
+        read once, of a linear op's one operand nothing, and so are the gradients of results; each
+        that is wanted is written once.
+        """
+        shares = (0.0,) if self.linear and len(operands) == 1 else self.share(sizes.rows, *operands)
+        read = sum(part * sizes.bytes(t) for part, t in zip(shares, operands, strict=True))
+        read += sum(sizes.bytes(t) for t in self.types(*operands) if t.dtype in FLOATS)
+        flops = 2 * self.cost(sizes, *operands).flops
+        return Cost(flops, read + self.written_gradients(sizes, wanted, *operands))
+
+    def written_gradients(
+        self, sizes: Sizes, wanted: Collection[str], *operands: TensorType
+    ) -> float:
+        """The bytes of the gradients of the `wanted` operands."""
+        named = zip(self.named(len(operands)), operands, strict=True)
+        return sum(sizes.bytes(type) for name, type in named if name in wanted)
 
     def attributes(self) -> dict[str, Any]:
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}

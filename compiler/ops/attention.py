@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -118,6 +118,16 @@ class Attend(Op):
         read = k.row[-1].size if self.value_in_key else ends
         row = BYTES[k.dtype] * k.row[0].size * read
         return Cost(flops, sum(map(sizes.bytes, call)) + sizes.slots(window) * row)
+
+    def gradient_cost(self, sizes: Sizes, wanted: Collection[str], *operands: TensorType) -> Cost:
+        """Scores once more, which nobody keeps, and four products of gradients: of shares and
+        values as wide as a value, of queries and keys as a key (arXiv:2205.14135, algorithm 4)."""
+        q, k, v, *_ = operands
+        window = None if self.window is None else self.window.size
+        wide = 3 * k.row[-1].size + 2 * v.row[-1].size
+        flops = 2 * sizes.pairs(window) * q.row[0].size * wide
+        read = self.cost(sizes, *operands).bytes  # as forward, with a gradient for the result
+        return Cost(flops, read + self.written_gradients(sizes, wanted, *operands))
 
     def reference(
         self, q: Array, k: Array, v: Array, positions: Indices, sinks: Array | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -29,6 +29,13 @@ class Add(Op):
 
     def initial(self, operand: str) -> str:
         return "zeros"
+
+    def gradient_cost(self, sizes: Sizes, wanted: Collection[str], *operands: TensorType) -> Cost:
+        """That of the sum is each summand's; of a bias, it is added up."""
+        x, y = operands
+        if x == y or "y" not in wanted:
+            return Cost()
+        return Cost(bytes=sizes.bytes(x) + sizes.bytes(y))
 
     def reference(self, x: Array, y: Array) -> Array:
         return x + y
@@ -109,6 +116,9 @@ class Zeros(Op):
 
     def cost(self, sizes: Sizes, *operands: TensorType) -> Cost:
         return Cost(bytes=sizes.bytes(operands[0]))  # written; nothing of x but its shape is read
+
+    def gradient_cost(self, sizes: Sizes, wanted: Collection[str], *operands: TensorType) -> Cost:
+        return Cost()
 
     def reference(self, x: Array) -> Array:
         return np.zeros_like(x)

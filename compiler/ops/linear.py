@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,6 +91,13 @@ class Embed(Op):
         tokens, _ = operands
         (rows,) = self.types(*operands)
         return Cost(bytes=sizes.bytes(tokens) + 2 * sizes.bytes(rows))
+
+    def gradient_cost(self, sizes: Sizes, wanted: Collection[str], *operands: TensorType) -> Cost:
+        """Rows are added where they were copied from, and the gradient has all rows there are."""
+        tokens, _ = operands
+        (rows,) = self.types(*operands)
+        written = self.written_gradients(sizes, wanted, *operands)
+        return Cost(bytes=sizes.bytes(tokens) + sizes.bytes(rows) + written)
 
     def reference(self, tokens: Indices, weight: Array) -> Array:
         return np.asarray(weight[tokens])

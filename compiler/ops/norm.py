@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
 
+from ..ir.cost import Cost, Sizes
 from ..ir.op import Array, Op, require
 from ..ir.types import TensorType
 
@@ -85,6 +87,12 @@ class AddRmsNorm(Op):
 
     def initial(self, operand: str) -> str:
         return RmsNorm(self.eps, self.offset).initial(operand)
+
+    def gradient_cost(self, sizes: Sizes, wanted: Collection[str], *operands: TensorType) -> Cost:
+        """Both summands have one gradient, and of them the sum is read."""
+        x, _, *weight = operands
+        norm = RmsNorm(self.eps, self.offset)
+        return norm.gradient_cost(sizes, wanted, x, *weight) + Cost(bytes=sizes.bytes(x))
 
     def reference(
         self, x: Array, residual: Array, weight: Array | None = None

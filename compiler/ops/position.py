@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ..ir.cost import Cost, Sizes
 from ..ir.dims import Dim, Which
 from ..ir.op import Array, Indices, Op, require
 from ..ir.types import TensorType
@@ -108,6 +110,11 @@ class Rope(Op):
         fits = isinstance(half, Dim) and half * 2 == width and cos.shape[:2] == x.shape[:2]
         require(fits, f"rotations {cos} do not fit {x}")
         return x
+
+    def gradient_cost(self, sizes: Sizes, wanted: Collection[str], *operands: TensorType) -> Cost:
+        """What comes in is turned back; tables are made of positions, which have no gradient."""
+        x, *tables = operands
+        return Cost(bytes=2 * sizes.bytes(x) + sum(map(sizes.bytes, tables)))
 
     def reference(self, x: Array, cos: Array, sin: Array) -> Array:
         if x.ndim == 4:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,13 +16,11 @@ from ..ir.count import (
     weight_bytes,
 )
 from ..ir.cut import best_cache_bytes
-from ..ir.graph import Graph, Node
-from ..ir.model import HEAD
-from ..ir.op import Op
 from ..ir.types import BYTES
-from ..machine.roofline import Floor, computed_in, floor
+from ..machine.roofline import Floor, computed_in
 from ..machine.target import Target
-from .plan import Choice, Plan, stale
+from .lines import Line, asked, lines
+from .plan import Plan, stale
 
 PHASES = ("prefill", "decode")
 
@@ -40,44 +37,6 @@ class Demand:
 
     def sizes(self, phase: str) -> Sizes:
         return Sizes.usual(phase, self.batch, self.context)
-
-
-@dataclass(frozen=True)
-class Line:
-    """One op of a block in one phase: its kernel, and what one run of it takes."""
-
-    choice: Choice
-    sizes: Sizes
-    """Of the call, as the block sees it."""
-    times: int
-    """How often a call runs it."""
-    work: Cost
-    """What the op cannot avoid, whatever computes it."""
-    cost: Cost
-    """What its kernel says that it takes."""
-    floor: Floor | None
-    """None: the target does not state enough to say."""
-
-    @property
-    def block(self) -> str:
-        return self.choice.block
-
-    @property
-    def node(self) -> str:
-        return self.choice.node
-
-    @property
-    def op(self) -> str:
-        return self.choice.op.name
-
-    @property
-    def kernel(self) -> str:
-        return self.choice.kernel.name
-
-    @property
-    def refusals(self) -> tuple[tuple[str, str], ...]:
-        """Other kernels, and why they are not taken."""
-        return self.choice.refusals
 
 
 @dataclass(frozen=True)
@@ -175,7 +134,8 @@ def forecast(plan: Plan, demand: Demand = Demand()) -> Forecast:
     """Add up what the kernels of a plan take, at the model's real sizes."""
     model = plan.model
     held_in = 1.0
-    uses = [use for kernel in plan.launched() for use in plan.uses(kernel)]
+    kernels = *plan.launched(), *dict.fromkeys(plan.gradients.values())
+    uses = [use for kernel in kernels for use in plan.uses(kernel)]
     tiles = [config for use in uses for _, config in use.tiles]
     if demand.cache_bits is not None:
         held_in = demand.cache_bits / (8 * BYTES[model.dtype])
@@ -197,31 +157,9 @@ def forecast(plan: Plan, demand: Demand = Demand()) -> Forecast:
 
 
 def _phase(plan: Plan, name: str, sizes: Sizes) -> Phase:
-    lines = tuple(_lines(plan, name, sizes))
+    found = tuple(lines(plan, name, sizes))
     moved = moved_bytes(plan.model, name, sizes)
-    return Phase(sizes.rows, lines, moved, _ideal(plan, name, sizes, moved))
-
-
-def _lines(plan: Plan, phase: str, sizes: Sizes) -> Iterator[Line]:
-    times = runs(plan.model)
-    order = [name for name, _ in plan.model.schedule]
-    shared: set[Op] = set()
-    called = [choice for choice in plan.choices if choice.block in order]  # not a draft's alone
-    for choice in sorted(called, key=lambda choice: order.index(choice.block)):
-        if choice.phase != phase:
-            continue
-        graph = plan.model.blocks[choice.block].graph(phase)
-        count = times[choice.block]
-        if _of_positions(graph, graph.node(choice.node)):
-            if choice.op in shared:
-                continue
-            shared.add(choice.op)
-            count = 1  # emitted once for all layers
-        here = _asked(choice.block, sizes)
-        work = choice.op.cost(here, *choice.operands)
-        cost = choice.kernel.cost(choice.op, choice.operands, here, plan.target)
-        least = floor(cost, computed_in(choice.operands), plan.target)
-        yield Line(choice, here, count, work, cost, least)
+    return Phase(sizes.rows, found, moved, _ideal(plan, name, sizes, moved))
 
 
 def _ideal(plan: Plan, phase: str, sizes: Sizes, moved: float) -> Floor | None:
@@ -234,7 +172,7 @@ def _ideal(plan: Plan, phase: str, sizes: Sizes, moved: float) -> Floor | None:
             if node.op is None:
                 continue
             types = tuple(value.type for value in graph.operands(node))
-            flops = node.op.cost(_asked(name, sizes), *types).flops
+            flops = node.op.cost(asked(name, phase, sizes), *types).flops
             peak = target.peak.get(computed_in(types))
             if flops and not peak:
                 return None
@@ -243,16 +181,6 @@ def _ideal(plan: Plan, phase: str, sizes: Sizes, moved: float) -> Floor | None:
         return None
     memory = moved / target.bandwidth
     return Floor(max(compute, memory), "compute" if compute > memory else "memory")
-
-
-def _asked(block: str, sizes: Sizes) -> Sizes:
-    """The sizes of a call, as a block sees them: logits are wanted after the last token alone."""
-    return Sizes(sizes.batch, 1, sizes.context) if block == HEAD else sizes
-
-
-def _of_positions(graph: Graph, node: Node) -> bool:
-    operands = graph.operands(node)
-    return all(graph.node(v).kind == "input" and v.name == "positions" for v in operands)
 
 
 def _json(phase: Phase) -> dict[str, Any]:

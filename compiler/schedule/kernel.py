@@ -196,7 +196,8 @@ class GradientKernel(Kernel):
     `configs` and `tables` are given the op and its operands; `call` the operands, and behind them
     the gradients of those results that are floats. Where any use is refused, PyTorch computes the
     results again for their gradients, as it does where there is no such kernel. One that stands in
-    the module of the other kernel has its text in that one's template.
+    the module of the other kernel has its text in that one's template; one that offers no `configs`
+    is compiled with the other's, which are then measured for both.
     """
 
     implements = ""

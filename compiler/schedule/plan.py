@@ -98,6 +98,13 @@ class Plan:
                 found.setdefault((step.op, step.operands), self.taken(replace(step, kernel=kernel)))
         return tuple(found.values())
 
+    def compiled(self) -> Iterator[tuple[Choice, Kernel]]:
+        """Each choice with its kernel, and with that of its gradients where it trains with one."""
+        for choice in self.choices:
+            yield choice, choice.kernel
+            if choice.phase == "train" and choice.kernel.name in self.gradients:
+                yield choice, self.gradients[choice.kernel.name]
+
     def steps(self, *choices: Choice) -> Iterator[Step]:
         """What the files of the kernels of some choices have others compute."""
         for choice in choices:
@@ -139,14 +146,14 @@ class Plan:
 def stale(plan: Plan) -> list[str]:
     """What a table says of the plan's kernels that is not used, since they do not offer it."""
     found = {}
-    for choice in plan.choices:
-        where = address(choice.kernel, choice.op, choice.operands)
-        if not choice.kernel.triton or where not in plan.tuned:
+    for choice, kernel in plan.compiled():
+        where = address(kernel, choice.op, choice.operands)
+        if not kernel.triton or where not in plan.tuned:
             continue
-        rungs = dict(choice.kernel.rungs())
+        rungs = dict(kernel.rungs())
         for limit, options in plan.tuned[where].items():
             offered = limit in rungs and candidates(
-                choice.kernel, choice.op, choice.operands, rungs[limit], plan.target
+                kernel, choice.op, choice.operands, rungs[limit], plan.target
             )
             if not offered or all(config.options() != options for config in offered):
                 rows = "any number of" if limit is None else f"up to {limit:,}"

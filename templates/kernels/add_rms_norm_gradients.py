@@ -10,8 +10,8 @@ from ...compiler.machine.target import Target
 from ...compiler.ops.norm import AddRmsNorm
 from ...compiler.schedule.code import Code, as_code, call, name, tuple_of
 from ...compiler.schedule.kernel import Config, GradientKernel, Use
-from ...compiler.schedule.tiles import masked, unable
-from .rms_norm_gradients import RmsNormGradients, row_config, tables, too_wide
+from ...compiler.schedule.tiles import masked, unable, width
+from .rms_norm_gradients import RmsNormGradients, row_configs, tables, too_wide
 
 
 class AddRmsNormGradients(GradientKernel):
@@ -28,7 +28,10 @@ class AddRmsNormGradients(GradientKernel):
     def configs(
         self, op: AddRmsNorm, operands: tuple[TensorType, ...], rows: int, target: Target
     ) -> Iterator[Config]:
-        yield row_config(operands[0], 3, target)
+        yield from row_configs(operands[0], 3, target)
+
+    def key(self, op: AddRmsNorm, operands: tuple[TensorType, ...]) -> tuple[int, ...]:
+        return (width(operands[0]),)
 
     def tables(self, uses: tuple[Use, ...], target: Target) -> Mapping[str, Any]:
         return tables(uses, target)

@@ -50,15 +50,18 @@ class TritonLinearCrossEntropy(Kernel):
     def configs(
         self, op: LinearCrossEntropy, operands: tuple[TensorType, ...], rows: int, target: Target
     ) -> Iterator[Config]:
+        """A tile that fills a processor's memory; then two of half its columns at most, so that one
+        multiplies while the other makes sums of its logits, or gradients."""
         block_m, block_n, block_k, most = _tile(op, operands, target)
-        step = (block_m + block_n) * block_k * BYTES[operands[0].dtype]
-        tile = {"BLOCK_M": block_m, "BLOCK_N": block_n, "BLOCK_K": block_k}
         copied = {"DESCRIBED": 1} if described(operands, target) else {}
-        stages = max(min((target.shared_memory - RESERVED) // step, most), 2)
-        for group, fewer in product((GROUP_M, 2 * GROUP_M), (0, 1)):
-            if stages - fewer >= 2:
-                constants = {**tile, "GROUP_M": group, **copied}
-                yield Config(constants, num_warps=8, num_stages=stages - fewer)
+        for columns, programs in ((block_n, 1), (min(block_n, 128), 2)):
+            step = (block_m + columns) * block_k * BYTES[operands[0].dtype]
+            tile = {"BLOCK_M": block_m, "BLOCK_N": columns, "BLOCK_K": block_k}
+            stages = max(min((target.shared_memory // programs - RESERVED) // step, most), 2)
+            for group, fewer in product((GROUP_M, 2 * GROUP_M), (0, 1)):
+                if stages - fewer >= 2:
+                    constants = {**tile, "GROUP_M": group, **copied}
+                    yield Config(constants, num_warps=8, num_stages=stages - fewer)
 
     def key(self, op: LinearCrossEntropy, operands: tuple[TensorType, ...]) -> tuple[int, ...]:
         return tuple(axis.size for axis in operands[1].row)

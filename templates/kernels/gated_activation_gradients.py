@@ -32,6 +32,9 @@ class GatedActivationGradients(GradientKernel):
     ) -> Iterator[Config]:
         yield from TritonGatedActivation().configs(op, operands, rows, target)
 
+    def key(self, op: GatedActivation, operands: tuple[TensorType, ...]) -> tuple[int, ...]:
+        return (width(operands[0]),)
+
     def tables(self, uses: tuple[Use, ...], target: Target) -> Mapping[str, Any]:
         return {"TILES": {width(use.operands[0]): use.tiles[-1][1].options() for use in uses}}
 

@@ -46,34 +46,36 @@ class GroupedGemmGradients(GradientKernel):
     ) -> Iterator[Config]:
         """Tiles of 64 rows where an expert that is chosen has no more on average, else of 128.
 
-        Fewer would save nothing: an expert of less rows than that waits for its weights.
+        Fewer would save nothing: an expert of less rows than that waits for its weights. Other
+        candidates have the other number of rows, or half the columns, in the products with weights
+        or in those of gradients' own: they read more, and a processor has two programs, of which
+        one multiplies while the other writes.
         """
-        experts, width, inner, top_k = _sizes(operands)
+        _, width, inner, _ = _sizes(operands)
         item = BYTES[operands[0].dtype]
-        exact = item == 4  # then there is no matrix instruction, and twice the bytes
-        average = -(-rows * (top_k - op.always.size) // (experts - op.always.size))
-        block_m = 32 if exact else 64 if average <= 64 else 128
-        # Where the operands pass through registers too, a larger sum leaves no room for them.
-        roomy = not {"wgmma", "tcgen05", "mfma"}.isdisjoint(target.features)
-        most, other = (32, 32) if exact else (256 if roomy else 128, 128)
-        constants = {
-            "BLOCK_M": block_m,
-            "GATE_N": _whole(most, 2 * inner),
-            "DOWN_N": _whole(most, inner),
-            "BACK_N": _whole(most, width),
-            "BLOCK_D": _whole(most, width),
-            "BLOCK_F": _whole(other, inner),
-            "GROUP_M": GROUP_M,
-        }
-        widest = max(constants[key] for key in ("GATE_N", "DOWN_N", "BACK_N"))
-        sides = max(block_m + widest, constants["BLOCK_D"] + constants["BLOCK_F"])
         # An instruction that reads shared memory holds on to the step that it is at.
         held = 0 if {"wgmma", "tcgen05"}.isdisjoint(target.features) else 1
-        for block_k in (32, 16) if exact else (64, 32):
-            block_k = _whole(block_k, width, inner)
-            stages = min(target.shared_memory // (sides * block_k * item) + 1 - held, STAGES)
-            if stages > 1:
-                yield Config({**constants, "BLOCK_K": block_k}, 4 if exact else 8, stages)
+        exact = item == 4
+        for block_m, columns, block_d, block_f in _sides(op, operands, rows, target):
+            constants = {
+                "BLOCK_M": block_m,
+                "GATE_N": _whole(columns, 2 * inner),
+                "DOWN_N": _whole(columns, inner),
+                "BACK_N": _whole(columns, width),
+                "BLOCK_D": _whole(block_d, width),
+                "BLOCK_F": _whole(block_f, inner),
+                "GROUP_M": GROUP_M,
+            }
+            widest = max(constants[key] for key in ("GATE_N", "DOWN_N", "BACK_N"))
+            sides = max(block_m + widest, constants["BLOCK_D"] + constants["BLOCK_F"])
+            for block_k in (32, 16) if exact else (64, 32):
+                block_k = _whole(block_k, width, inner)
+                stages = min(target.shared_memory // (sides * block_k * item) + 1 - held, STAGES)
+                if stages > 1:
+                    yield Config({**constants, "BLOCK_K": block_k}, 4 if exact else 8, stages)
+
+    def key(self, op: FusedExperts, operands: tuple[TensorType, ...]) -> tuple[int, ...]:
+        return _sizes(operands)
 
     def tables(self, uses: tuple[Use, ...], target: Target) -> Mapping[str, Any]:
         tiles = {}
@@ -101,6 +103,27 @@ def _sizes(operands: tuple[TensorType, ...]) -> tuple[int, int, int, int]:
     _, index, _, _, down, *_ = operands
     experts, width, inner = down.row
     return experts.size, width.size, inner.size, index.row[0].size
+
+
+def _sides(
+    op: FusedExperts, operands: tuple[TensorType, ...], rows: int, target: Target
+) -> Iterator[tuple[int, int, int, int]]:
+    """Rows and columns of tiles of products with weights, and of those of weights' gradients."""
+    if BYTES[operands[0].dtype] == 4:  # there is no matrix instruction, and twice the bytes
+        yield 32, 32, 32, 32
+        return
+    experts, _, _, top_k = _sizes(operands)
+    average = -(-rows * (top_k - op.always.size) // (experts - op.always.size))
+    block_m, other = (64, 128) if average <= 64 else (128, 64)
+    # Where the operands pass through registers too, a larger sum leaves no room for them.
+    roomy = not {"wgmma", "tcgen05", "mfma"}.isdisjoint(target.features)
+    most = 256 if roomy else 128
+    yield block_m, most, most, 128
+    yield other, most, most, 128
+    if roomy:
+        yield block_m, 128, most, 128
+        yield block_m, most, 128, 128
+        yield block_m, 128, 128, 128
 
 
 def _whole(most: int, *sizes: int) -> int:

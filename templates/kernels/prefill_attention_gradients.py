@@ -70,13 +70,17 @@ class PrefillAttentionGradients(GradientKernel):
     def configs(
         self, op: Attend, operands: tuple[TensorType, ...], rows: int, target: Target
     ) -> Iterator[Config]:
+        """The largest tiles whose sums registers hold; then blocks half as large, of which a step
+        more may be in flight, or half the own rows, so that a processor has two programs: one
+        multiplies while the other makes weights of scores."""
         sizes = Sizes.of(operands)
-        sides = _sides(sizes, target)
-        queries, slots, streamed, own, _ = sides
-        held = max(_held(sizes, *side, target) for side in ((queries, slots), (own, streamed)))
-        if held <= target.shared_memory:
-            tile = dict(zip(SIDES, sides, strict=True))
-            yield Config({**sizes.columns, **tile}, 8 if max(sides) > 64 else 4, STAGES)
+        for sides, stages in _tiles(sizes, target):
+            queries, slots, streamed, own, _ = sides
+            blocks = (queries, slots), (own, streamed)
+            held = max(_held(sizes, *block, stages, target) for block in blocks)
+            if held <= target.shared_memory:
+                tile = dict(zip(SIDES, sides, strict=True))
+                yield Config({**sizes.columns, **tile}, 8 if max(sides) > 64 else 4, stages)
 
     def key(self, op: Attend, operands: tuple[TensorType, ...]) -> tuple[int, ...]:
         return Sizes.of(operands).key
@@ -106,22 +110,30 @@ class PrefillAttentionGradients(GradientKernel):
         return call("prefill_attention_gradients", *given)
 
 
-def _sides(sizes: Sizes, target: Target) -> tuple[int, ...]:
-    """Sides of the tiles, as `SIDES` names them."""
+def _tiles(sizes: Sizes, target: Target) -> Iterator[tuple[tuple[int, ...], int]]:
+    """Sides of the tiles, as `SIDES` names them, and steps in flight."""
     if sizes.bytes > 2:  # exact products: no matrix instruction, and operands twice as large
-        return LEAST, LEAST, LEAST, LEAST, 0
+        yield (LEAST, LEAST, LEAST, LEAST, 0), STAGES
+        return
     kind = next(kind for kind in TILES if not kind or kind in target.features)
     columns = sum(sizes.parts) + sizes.value
-    return next(sides for most, sides in TILES[kind].items() if columns <= most)
+    best = next(sides for most, sides in TILES[kind].items() if columns <= most)
+    queries, slots, streamed, own, apart = best
+    yield best, STAGES
+    fewer, half = max(slots // 2, LEAST), max(streamed // 2, LEAST)
+    yield (queries, fewer, half, own, apart), STAGES
+    yield (queries, fewer, half, own, apart), STAGES + 1
+    if kind != "tcgen05":  # of which a product of 64 rows leaves half the lanes idle, and spilled
+        yield (queries // 2, fewer, streamed, own // 2, apart), STAGES
 
 
-def _held(sizes: Sizes, own: int, streamed: int, target: Target) -> int:
+def _held(sizes: Sizes, own: int, streamed: int, stages: int, target: Target) -> int:
     """Shared memory that a program takes at most: its own rows, blocks in flight, and scores.
 
     Where matrix instructions read registers, a block passes through them on its way.
     """
     asynchronous = {"wgmma", "tcgen05"} & {*target.features}
-    blocks = (STAGES if asynchronous else STAGES - 1) * streamed
+    blocks = (stages if asynchronous else stages - 1) * streamed
     rows = blocks + (0 if "mfma" in target.features else own)
     scores = own * streamed * (2 if asynchronous else 1)
     return (rows * (sum(sizes.parts) + sizes.value) + scores) * sizes.bytes + BARRIERS

@@ -30,7 +30,10 @@ class RmsNormGradients(GradientKernel):
     def configs(
         self, op: RmsNorm, operands: tuple[TensorType, ...], rows: int, target: Target
     ) -> Iterator[Config]:
-        yield row_config(operands[0], 2, target)
+        yield from row_configs(operands[0], 2, target)
+
+    def key(self, op: RmsNorm, operands: tuple[TensorType, ...]) -> tuple[int, ...]:
+        return (width(operands[0]),)
 
     def tables(self, uses: tuple[Use, ...], target: Target) -> Mapping[str, Any]:
         return tables(uses, target)
@@ -59,20 +62,24 @@ def too_wide(type: TensorType) -> str | None:
     return None
 
 
-def row_config(type: TensorType, read: int, target: Target) -> Config:
-    """Rows for a step of a program, and how many steps are under way at a time, at most three.
+def row_configs(type: TensorType, read: int, target: Target) -> Iterator[Config]:
+    """Rows for a step of a program, and how many steps are under way at a time, at most three; then
+    one step less, and half the elements for each thread, by twice the warps or half the rows.
 
     `read` tensors of such rows are read. What is read ahead waits in shared memory, of which each
     program of a processor has its part, so that memory is busy while other rows are summed.
     """
     assert target.triton is not None
-    block = power_of_2(width(type))
-    rows = max(TILE // block, 1)
-    warps = max(rows * block // (EACH * int(target.triton["warp_size"])), 1)
-    room = target.shared_memory // programs_of(warps, target)
-    step = read * rows * block * BYTES[type.dtype]
-    stages = min(1 + room // step, 3)
-    return Config({"ROWS": rows, "BLOCK": block, "STAGES": stages}, num_warps=warps)
+    block, lanes = power_of_2(width(type)), int(target.triton["warp_size"])
+    most = max(TILE // block, 1)
+    for rows, each in ((most, EACH), (most, EACH // 2), (max(most // 2, 1), EACH // 2)):
+        warps = max(rows * block // (each * lanes), 1)
+        room = target.shared_memory // programs_of(warps, target)
+        stages = min(1 + room // (read * rows * block * BYTES[type.dtype]), 3)
+        for fewer in range(min(stages, 2)):
+            if warps * lanes <= THREADS:
+                constants = {"ROWS": rows, "BLOCK": block, "STAGES": stages - fewer}
+                yield Config(constants, num_warps=warps)
 
 
 def programs_of(warps: int, target: Target) -> int:

@@ -85,7 +85,6 @@ class RopeGradients(GradientKernel):
     functions = ("rope_gradients",)
     constant = ("cos", "sin")
     refuses = TritonRope.refuses
-    configs = TritonRope.configs
 
     def call(
         self, op: Rope, x: Code, cos: Code, sin: Code, dy: Code, *, phases: tuple[str, ...]

@@ -9,7 +9,7 @@ from typing import Any
 from archsmith.compiler.ir.cost import Cost, Sizes
 from archsmith.compiler.ir.dims import Dim
 from archsmith.compiler.ir.op import Op
-from archsmith.compiler.ir.types import BYTES, TensorType
+from archsmith.compiler.ir.types import TensorType
 from archsmith.compiler.ops.elementwise import GatedActivation
 from archsmith.compiler.ops.experts import FusedExperts
 from archsmith.compiler.ops.loss import LinearCrossEntropy
@@ -31,9 +31,6 @@ EXPERTS: Mapping[str, tuple[int, int, int, int]] = {
 """How many there are, how many of them a token has, their width and their inner width."""
 
 HEAD = "bfloat16[B, T, 2048]; bfloat16[102400, 2048]; int64[B, T]"
-
-BACKWARD = {"rms_norm": 3, "add_rms_norm": 4, "gated_activation": 5, "rope": 2}
-"""Tensors as large as x that the gradients of a small kernel read or write at least."""
 
 
 @dataclass(frozen=True)
@@ -66,20 +63,11 @@ class Case:
         return "decode" if sizes.tokens == 1 else "prefill"
 
     def work(self, sizes: Sizes) -> Cost:
-        """What no way to compute a call can avoid, gradients included.
-
-        Those of products take each twice more, and write what forward read.
-        """
+        """What no way to compute a call can avoid, gradients included."""
         forward = self.op.cost(sizes, *self.operands)
         if not self.gradients:
             return forward
-        if self.op.name == "attend":  # its two products once more, and three of gradients
-            return forward * 3.5
-        if self.op.name in BACKWARD:
-            x = self.operands[0]
-            moved = BACKWARD[self.op.name] * sizes.count(x) * BYTES[x.dtype]
-            return forward + Cost(bytes=moved)
-        return forward * 3
+        return forward + self.op.gradient_cost(sizes, self.gradients, *self.operands)
 
 
 def experts(

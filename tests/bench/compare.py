@@ -192,6 +192,7 @@ def _plain(key: str, expression: str, operands: Mapping[str, tuple[str, list[int
         ],
         "variants": [vars(Variant(PYTORCH, "ours", "reference"))],
         "gradients": [],
+        "alone": False,
     }
 
 

@@ -72,8 +72,8 @@ def test_the_reference_of_a_kernel_is_pytorchs(measuring: dict[str, Any]) -> Non
     """That of a kernel in Gluon is in Triton, and has itself one."""
     taken = measuring["taken"]
     plain, launch = SimpleNamespace(), SimpleNamespace()
-    inner = SimpleNamespace(reference=plain, launch=launch)
-    outer = SimpleNamespace(reference=inner, launch=launch)
+    inner = SimpleNamespace(reference=plain, registered=launch)
+    outer = SimpleNamespace(reference=inner, registered=launch)
     assert taken(outer, "reference") is plain
     assert taken(outer, "compiled") is plain
     assert taken(outer, "kernel") in (outer, launch)
@@ -107,6 +107,25 @@ def test_gradients_are_behind_the_results_along_the_same_directions(registry: Re
     assert torch.equal(both(x, y)[2], found)
 
 
+def test_gradients_alone_are_made_again_of_results_that_stay(registry: Registry) -> None:
+    results = script(registry, "results.py")
+    calls = []
+
+    def square(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        calls.append(x)
+        return x * x * y
+
+    x, y = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0)).unbind()
+    begin, gradients = results.in_two(square, [0])
+    one, other = begin(x, y), begin(2 * x, y)
+    (found,) = gradients(*one)
+    (twice,), (again,) = gradients(*other), gradients(*one)
+    assert len(calls) == 2
+    assert torch.equal(again, found)
+    torch.testing.assert_close(twice, 2 * found)  # along the same direction
+    assert torch.equal(results.with_gradients(square, [0])(x, y)[1], found)
+
+
 @pytest.mark.parametrize("dtype", ["float8_e4m3fn", "int8"])
 def test_weights_in_8_bits_are_drawn_with_scales(registry: Registry, dtype: str) -> None:
     operands = script(registry, "operands.py")
@@ -128,6 +147,12 @@ def test_each_operand_is_drawn_as_what_it_is(registry: Registry) -> None:
     assert kinds == ["rows", "choices", "rows", "weight", "weight", "scale", "scale"]
     assert call["operands"][1]["of"] == 64
     assert call["gradients"] == [2]
+    assert not call["alone"]
+    alone = timed(*given, chip, ["weight"], alone=True)
+    kinds = [operand["kind"] for operand in alone["operands"]]
+    assert kinds[:4] == ["context", "choices", "context", "weight"]  # it is long since they were
+    assert alone["alone"]
+    assert not timed(*given, chip, [], alone=True)["alone"]
     assert call["attributes"]["block"] == 128
 
 

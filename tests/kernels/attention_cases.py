@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from archsmith.compiler.ir.cost import Sizes
 from archsmith.compiler.ir.dims import Dim
+from archsmith.compiler.machine.tuned import Options
 from archsmith.compiler.ops.attention import Attend
 from kernels.checks import Edit, Results, gradients, in_pages, interpreted
 
@@ -164,6 +166,7 @@ def gradients_of(
     edit: Edit | None = None,
     part_of: Mapping[str, int] | None = None,
     unwanted: Sequence[str] = (),
+    tiles: Mapping[int | None, Options] = MappingProxyType({}),
 ) -> tuple[Results, Results]:
     """The gradients that the kernel computes of a case, and those of PyTorch in float64."""
     values = {key: np.nan_to_num(value) for key, value in case.values(dtype).items()}
@@ -184,4 +187,5 @@ def gradients_of(
         target=target,
         edit=edit,
         phases=("train",) if fresh else ("prefill",),
+        tiles=tiles,
     )

@@ -140,6 +140,7 @@ def gradients(
     target: str = "h200",
     edit: Edit | None = None,
     phases: tuple[str, ...] = ("train",),
+    tiles: Mapping[int | None, Options] = MappingProxyType({}),
 ) -> tuple[Results, Results]:
     """What a kernel of gradients computes, and what PyTorch's autograd does in float64.
 
@@ -157,7 +158,7 @@ def gradients(
     assert refusal is None, refusal
     named = given_to(family, use(family, op, whole, chip))
     operands = drawn(named, sizes, values or {}, part_of or {})
-    module = emitted(family, {op: whole}, target, edit)
+    module = emitted(family, {op: whole}, target, edit, tiles)
     function = getattr(module, family.functions[0])
     code = family.call(op.at("size"), *map(name, operands), phases=("train",))
 
@@ -225,8 +226,11 @@ def emitted(
     tiles: Mapping[int | None, Options] = MappingProxyType({}),
     values: Mapping[str, Any] = MappingProxyType(VALUES),
 ) -> ModuleType:
-    """The emitted file of a kernel that computes some ops, each of operands of these types;
-    `values` are what all templates are given."""
+    """The emitted file of a kernel that computes some ops, each of operands of these types.
+
+    `tiles` are other candidates, of whichever of its kernels offers them; `values` are what all
+    templates are given.
+    """
     chip = registry().targets[target] if isinstance(target, str) else target
     files = {}
     gradient = kernel if isinstance(kernel, GradientKernel) else None
@@ -242,15 +246,18 @@ def emitted(
                 for stem in (own.stem(), *own.parts):
                     files[stem] = kernel_file(own, made, chip, values, part=stem)
     apart = [gradient] if gradient and gradient.stem() != forward.stem() else []
+    offered = not tiles
     for family in (*references, *apart, forward):
         uses = [
             use(family, op, types, chip, {address(family, op, types): tiles})
             for op, types in ops.items()
         ]
-        assert not tiles or not family.triton or uses[0].tiles[-1][1].measured
+        last = [use.tiles[-1][1].options() for use in uses if use.tiles]
+        offered |= any(options in tiles.values() for options in last)
         own = gradient if family is forward else None
         for stem in (family.stem(), *family.parts):
             files[stem] = kernel_file(family, uses, chip, values, own, part=stem)
+    assert offered, "no kernel offers these tiles"
     if edit is not None:
         broken = {stem: edit(files[stem]) for stem in (kernel.stem(), *kernel.parts)}
         assert any(files[stem] != text for stem, text in broken.items()), "the edit changed nothing"

@@ -49,16 +49,17 @@ def compiled(
     for name, given in cases.items():
         gradient = registry.kernels[f"triton.{name}_gradients"]()
         kernel = registry.kernels[f"triton.{name}"]()
+        # What stands in the other's file has its tiles.
+        owner, own = (kernel, gradient) if kernel.stem() == gradient.stem() else (gradient, None)
         uses = []
         for op, shapes, widths, dtype in given:
             for width in widths:
                 texts = (shape.format(width, width // 2) for shape in shapes)
                 types = (t if not t.startswith("[") else f"{dtype}{t}" for t in texts)
-                found = use(gradient, op, tuple(map(TensorType.parse, types)), chip)
+                found = use(owner, op, tuple(map(TensorType.parse, types)), chip)
                 assert gradient.refuses(op, found.operands, chip) is None
                 asked += calls(gradient, found, [CALL], ("train",))
                 uses.append(found)
-        owner, own = (kernel, gradient) if kernel.stem() == gradient.stem() else (gradient, None)
         files[f"kernels/{owner.stem()}.py"] = kernel_file(owner, uses, chip, VALUES, own)
     files["kernels/operators.py"] = operators_file(registry.templates["operators.py"], files, 4)
     return ahead(job, files, asked, chip, oldest)

@@ -13,11 +13,13 @@ from archsmith.compiler.ir.dims import Dim
 from archsmith.compiler.ir.op import Op
 from archsmith.compiler.ir.types import TensorType
 from archsmith.compiler.ops.attention import Attend, Cached
-from archsmith.compiler.ops.elementwise import Add, Zeros
+from archsmith.compiler.ops.elementwise import Add, GatedActivation, Scale, Zeros
 from archsmith.compiler.ops.experts import Experts, FusedExperts
 from archsmith.compiler.ops.linear import Einsum, Embed
+from archsmith.compiler.ops.loss import LinearCrossEntropy
 from archsmith.compiler.ops.moe import Router
-from archsmith.compiler.ops.norm import RmsNorm
+from archsmith.compiler.ops.norm import AddRmsNorm, RmsNorm
+from archsmith.compiler.ops.position import Rope
 from archsmith.compiler.ops.shape import Concat, Expand, Flatten, Split, Unflatten
 
 PREFILL, DECODE = Sizes(2, 16, 16), Sizes(2, 1, 16)
@@ -186,3 +188,74 @@ def test_a_value_in_its_key_is_read_once() -> None:
     wide = TensorType.parse("float32[B, S, 1, 25]")
     with pytest.raises(GraphError, match="are no part of keys"):
         Attend(1.0, value_in_key=True).types(q, k, wide, positions)
+
+
+ROWS = 2 * 16 * 64 * 2  # bytes of X in `PREFILL`
+GAIN, TABLE = "bfloat16[64~5]", "float32[B, T, 32~4]"
+
+
+@pytest.mark.parametrize(
+    ("op", "operands", "wanted", "bytes"),
+    [
+        # of x, of its result's gradient and of its own; of a gain, itself and its gradient
+        (RmsNorm(1e-6), (X, GAIN), "x weight", 3 * ROWS + 2 * 128),
+        (RmsNorm(1e-6), (X, GAIN), "x", 3 * ROWS + 128),
+        # one gradient for both summands, and two that come in
+        (AddRmsNorm(1e-6), (X, X, GAIN), "x residual weight", 4 * ROWS + 2 * 128),
+        (GatedActivation("silu"), (X, X), "gate up", 5 * ROWS),
+        (Rope(False), (X, TABLE, TABLE), "x", 2 * ROWS + 2 * 2 * 16 * 32 * 4),
+        # what is linear needs nothing of its operand
+        (Scale(2.0), (X,), "x", 2 * ROWS),
+        # what comes in goes on as it is, or in parts; a bias has the sum of it
+        (Add(), (X, X), "x y", 0),
+        (Add(), (X, GAIN), "x y", ROWS + 128),
+        (Add(), (X, GAIN), "x", 0),
+        (Concat(), (X, X), "x0 x1", 0),
+        (Zeros(), (X,), "x", 0),
+        # all rows of the table, be they named or not
+        (Embed(), ("int64[B, T]", "bfloat16[1000~9, 64~5]"), "weight", 256 + ROWS + 128000),
+    ],
+)
+def test_gradients_read_what_they_depend_on_and_are_written(
+    op: Op, operands: tuple[str | TensorType, ...], wanted: str, bytes: int
+) -> None:
+    assert gradient_cost(op, *operands, wanted=wanted) == Cost(bytes=bytes)
+
+
+def gradient_cost(op: Op, *operands: str | TensorType, wanted: str) -> Cost:
+    types = [TensorType.parse(o) if isinstance(o, str) else o for o in operands]
+    return op.gradient_cost(PREFILL, wanted.split(), *types)
+
+
+def test_gradients_of_a_product_are_two() -> None:
+    weight = "bfloat16[24~3, 64~5]"
+    found = gradient_cost(Einsum("btd,fd->btf"), X, weight, wanted="x1 x0")
+    assert found.flops == 2 * (2 * 32 * 64 * 24)
+    assert found.bytes == 2 * ROWS + 2 * 24 * 64 * 2 + 32 * 24 * 2
+    targets = "int64[B, T]"
+    loss = gradient_cost(LinearCrossEntropy(), X, weight, targets, wanted="x weight")
+    assert loss.flops == found.flops
+    # In place of the gradient of logits, those of a loss and a logarithm for each row.
+    assert loss.bytes == found.bytes - 32 * 24 * 2 + 32 * (8 + 4 + 4)
+
+
+def test_gradients_of_experts_are_of_all_weights() -> None:
+    """Those that nobody chose have zeros."""
+    gate_up = "bfloat16[8~3, 2, 24~2, 64~5]"
+    given = (X, *CHOSEN, gate_up, DOWN)
+    forward = cost(FusedExperts("silu"), *given)
+    found = gradient_cost(FusedExperts("silu"), *given, wanted="x weight gate_up down")
+    assert found.flops == 2 * forward.flops
+    written = ROWS + 32 * TOP_K * 4 + EXPERTS * 3 * WIDTH * INNER * 2
+    assert found.bytes == forward.bytes + written
+
+
+@pytest.mark.parametrize("window", [None, Dim(5, 2)])
+def test_gradients_of_attention_are_five_products(window: Dim | None) -> None:
+    """Of a key's width: scores, and the gradients of queries and of keys; of a value's two."""
+    given = ("bfloat16[B, T, 6~2, 8~3]", *KEYS, "int64[B, T]")
+    op = Attend(scale=1.0, window=window)
+    forward = cost(op, *given)
+    found = gradient_cost(op, *given, wanted="q k v")
+    assert found.flops == forward.flops * (3 * 8 + 2 * 4) / (8 + 4)
+    assert found.bytes == forward.bytes + 32 * (6 * 8 + 2 * (8 + 4)) * 2

@@ -15,6 +15,7 @@ from archsmith.compiler.ir.model import Model
 from archsmith.compiler.machine.tuned import Address, Table
 from archsmith.compiler.plugins import Registry
 from archsmith.compiler.schedule.candidates import address, candidates
+from archsmith.compiler.schedule.forecast import forecast
 from archsmith.compiler.schedule.kernel import Config
 from archsmith.compiler.schedule.plan import Plan, stale
 from archsmith.compiler.spec.diagnostics import SpecError
@@ -87,6 +88,38 @@ def test_a_measured_tile_is_used_and_said_to_be_measured(
     assert said[norm] == [True]
     assert said[grouped][:2] == [True, None]
     assert said["triton.rope"] == [None]
+
+
+def test_a_measured_tile_of_gradients_is_in_their_file(compiler: Compiler, model: Model) -> None:
+    """Experts' by rows, a norm's by its width; one that is no candidate is noted and left."""
+    plain = compiler.schedule(model)
+    (experts,) = {c for c, k in plain.compiled() if k.name == "triton.grouped_gemm_gradients"}
+    kernel = plain.gradients["triton.grouped_gemm"]
+    found = candidates(kernel, experts.op, experts.operands, 128, plain.target)
+    where = address(kernel, experts.op, experts.operands)
+    norm = ("triton.rms_norm_gradients", "bfloat16", (512,))
+    options = {"ROWS": 8, "BLOCK": 512, "STAGES": 2, "num_warps": 8}
+    entries = (where, 128, found[2].options()), (norm, None, options)
+    plan = tuned(compiler, model, table("h200", *entries, (where, 512, {"BLOCK_M": 16})))
+    (note,) = stale(plan)
+    assert note.startswith("measured tiles of triton.grouped_gemm_gradients (66, 2048, 1408, 8)")
+    tiles = dict(plan.use(experts, kernel).tiles)
+    assert tiles[64] == dict(plain.use(experts, kernel).tiles)[512]
+    assert tiles[128] == found[2] != tiles[64]
+    assert tiles[128].measured
+    assert forecast(plan).tiles[0] == 2
+    files = emit(plan, compiler.registry.templates, FACTS)
+    assert f"512: {json.dumps(options)}" in files["kernels/rms_norm_gradients.py"]
+    shown = ", ".join(f'"{key}": {value}' for key, value in found[2].options().items())
+    flat = " ".join(files["kernels/grouped_gemm_gradients.py"].split())
+    assert f"128: {{ {shown}, }}" in flat or f"128: {{{shown}}}" in flat
+    before = emit(plain, compiler.registry.templates, FACTS)
+    assert files["kernels/grouped_gemm.py"] == before["kernels/grouped_gemm.py"]
+    said = {g["kernel"]: g for g in json.loads(files["plan.json"])["gradients"]}
+    assert said["triton.rms_norm_gradients"]["of"] == ["triton.rms_norm"]
+    assert said["triton.rms_norm_gradients"]["tiles"] == [
+        {"sizes": [512], "rows": None, **options, "measured": True}
+    ]
 
 
 def test_tiles_that_are_alike_are_measured_if_all_are(
