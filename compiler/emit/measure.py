@@ -29,6 +29,7 @@ ROUNDS = 15  # of which the median is taken; in each, every variant has its turn
 MEMORY = 0.15  # by how much a card's memory may differ from what its target states
 LEAST = 1e-3  # seconds of calls in a row: far above what a clock tells apart
 SETS = 64  # of operands at most, so that small ones do not take the memory
+KILLED = "it was killed, as what takes too much memory is"
 
 
 @dataclass(frozen=True)
@@ -251,7 +252,7 @@ def told(folder: Path, script: str, environment: Mapping[str, str]) -> Iterator[
             child.kill()
             child.communicate()
         said.seek(0)
-        lines = said.read().replace(f"{folder}/", "").strip().splitlines() or ["it was killed"]
+        lines = said.read().replace(f"{folder}/", "").strip().splitlines() or [KILLED]
     if status == 4:
         raise EnvironmentMissing(
             f"measuring needs torch: {lines[-1]}\n  = help: pip install 'archsmith[triton]'"
