@@ -158,6 +158,32 @@ def test_floors_are_of_their_own_card_alone(
     assert "the package is for h200 (90, 141 GB): no time is held" in capsys.readouterr().out
 
 
+def test_what_failed_waits_or_differs_is_said_below(
+    for_gpu: Packaged, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def some(job: Job) -> Iterator[Machine | Times]:
+        machine, *times = microseconds(job)
+        yield machine
+        for i, each in enumerate(times):
+            assert isinstance(each, Times)
+            differ = dict.fromkeys(each.seconds, 0.0) | {"kernel": i / 1000}
+            no = {"compiled": "OutOfMemoryError: CUDA out of memory."}
+            seconds = {way: s for way, s in each.seconds.items() if way != "compiled"}
+            yield replace(each, seconds=seconds, failed=no, differ=differ, uncaptured=["pytorch"])
+
+    found = benchmark(for_gpu, Demand(1, 8), ("decode",), some, Silent())
+    assert found.timings[-1].json()["uncaptured"] == ["pytorch"]
+    show(found)
+    out = capsys.readouterr().out
+    assert out.count("compiled fails: OutOfMemoryError: CUDA out of memory. (%x = embed, ") == 1
+    assert "8.00*" in out
+    assert "2.00*" not in out
+    assert "*: no CUDA graph can be made of it" in out
+    name = found.timings[-1].of.lines[0].node
+    most = (len(found.timings) - 1) / 1000
+    assert f"Kernels differ from PyTorch by {most:.2g} of norms at most: %{name} = " in out
+
+
 @pytest.fixture(scope="module")
 def drawn(for_gpu: Packaged) -> Benchmark:
     return benchmark(for_gpu, Demand(1, 64), ("decode", "train"), microseconds, Silent())
