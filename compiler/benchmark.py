@@ -186,7 +186,7 @@ def _computations(plan: Plan, demand: Demand, phase: str) -> Iterator[Computatio
     found: dict[Any, list[Line]] = {}
     for line in lines(plan, phase, demand.sizes(phase)):
         choice = line.choice
-        if not line.work.bytes or choice.op.stateful:  # a view, and a cache's own
+        if not line.work.bytes or choice.op.keeps:  # a view, and a cache's own
             continue
         alike = choice.kernel.name, choice.op, choice.operands, line.sizes
         found.setdefault((alike, ()), []).append(line)

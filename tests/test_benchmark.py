@@ -60,7 +60,7 @@ def test_every_op_that_moves_anything_is_timed(for_gpu: Packaged) -> None:
         wanted = {
             (line.block, line.node): line
             for line in said.lines
-            if line.work.bytes and not line.choice.op.stateful
+            if line.work.bytes and not line.choice.op.keeps
         }
         assert {(ln.block, ln.node) for t in timings for ln in t.of.lines} == set(wanted)
         assert sum(t.times for t in timings) == sum(line.times for line in wanted.values())
@@ -253,6 +253,7 @@ def test_without_a_gpu_kernels_have_no_time_and_pytorch_has(
     def measure(job: Job) -> Iterator[Machine | Times]:
         calls = [call for call in job.calls if call["file"] == "rms_norm_linear"][:1]
         calls += [call for call in job.calls if call["file"] == "rms_norm" and call["alone"]][:1]
+        calls += [call for call in job.calls if call["file"] == "project_latent"]  # it writes rows
         few = replace(job, calls=calls, rounds=1, least=0.0, sets=1)
         results = list(here(for_gpu, few))
         for timed in results[1:]:
@@ -260,8 +261,8 @@ def test_without_a_gpu_kernels_have_no_time_and_pytorch_has(
             assert timed.failed == {"kernel": "no GPU"}
             assert set(timed.seconds) == {"pytorch", "compiled"}
             assert max(timed.differ.values()) == 0
-        assert asked == [{"dynamic": False, "backend": "inductor"}] * 2
-        assert runs.count(0) > 2
+        assert asked == [{"dynamic": False, "backend": "inductor"}] * 3
+        assert min(runs.count(0), runs.count(2)) > 2
         assert runs.count(1) == 1  # its gradients are taken again, and it is not
         # Else what is compiled gives its memory away when it is differentiated once.
         assert functorch.donated_buffer is False

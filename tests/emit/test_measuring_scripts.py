@@ -185,6 +185,14 @@ def test_counters_are_drawn_as_zeros(registry: Registry) -> None:
     assert "arrived" in call["expression"]
 
 
+def test_rows_are_kept_in_the_slots_of_the_last_tokens(registry: Registry) -> None:
+    drawn = script(registry, "operands.py").drawn
+    slots = {"kind": "slots", "dtype": "int64", "shape": [2, 3], "of": 5}
+    assert drawn(slots, "cpu").tolist() == [[2, 3, 4], [7, 8, 9]]
+    kept = {"kind": "kept", "dtype": "float8_e4m3fn", "shape": [10, 4], "of": 0}
+    assert drawn(kept, "cpu").dtype == torch.float8_e4m3fn
+
+
 def test_choices_that_nearly_tie_are_few(registry: Registry) -> None:
     """Of 200 rows two choose otherwise, with other weights; three are too many."""
     results = script(registry, "results.py")
