@@ -59,6 +59,8 @@ class Timing:
     """Why a way has no time."""
     differ: Mapping[str, float]
     """By how much results differ from the first way's: relative, of norms."""
+    uncaptured: Sequence[str] = ()
+    """Ways whose calls on a GPU are no CUDA graph, so that each may wait for the host."""
     at_home: bool = True
     """Whether it was timed on what the floor is of."""
 
@@ -107,6 +109,7 @@ class Timing:
             "seconds": dict(self.seconds),
             "failed": dict(self.failed),
             "differ": dict(self.differ),
+            "uncaptured": list(self.uncaptured),
         }
 
 
@@ -170,7 +173,9 @@ def benchmark(
     for found, times in zip(every, results, strict=True):
         assert isinstance(times, Times)
         least = floor(found.work, found.dtype, plan.target)
-        timings.append(Timing(found, least, times.seconds, times.failed, times.differ, home))
+        eager = times.uncaptured if machine.device == "cuda" else ()  # a CPU has no graphs
+        measured = times.seconds, times.failed, times.differ, eager
+        timings.append(Timing(found, least, *measured, home))
         watch.advance(f"{found.lines[0].op}, timed")
     name, model = package.folder.resolve().name, plan.model.name
     return Benchmark(name, model, plan.target, demand, machine, tuple(timings))
@@ -181,7 +186,7 @@ def _computations(plan: Plan, demand: Demand, phase: str) -> Iterator[Computatio
     found: dict[Any, list[Line]] = {}
     for line in lines(plan, phase, demand.sizes(phase)):
         choice = line.choice
-        if not line.work.bytes or choice.op.stateful:  # a view, and a cache's own
+        if not line.work.bytes or choice.op.keeps:  # a view, and a cache's own
             continue
         alike = choice.kernel.name, choice.op, choice.operands, line.sizes
         found.setdefault((alike, ()), []).append(line)

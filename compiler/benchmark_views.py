@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,24 @@ def show(found: Benchmark) -> None:
         console.print(f"{reason}: no time is held against a floor.", soft_wrap=True)
     for phase in dict.fromkeys(timing.phase for timing in found.timings):
         console.print(_table(found, phase))
+        for said in _notes([timing for timing in found.timings if timing.phase == phase]):
+            console.print(said, markup=False, soft_wrap=True)
+
+
+def _notes(timings: Sequence[Timing]) -> Iterator[str]:
+    """What a phase's times do not say: why some are none, and whether a kernel is right."""
+    why: dict[str, list[str]] = {}
+    for timing in timings:
+        for way, reason in timing.failed.items():
+            if not _short(reason):
+                why.setdefault(f"{way} fails: {reason}", []).append(_name(timing))
+    yield from (f"{reason} ({', '.join(names)})" for reason, names in why.items())
+    if any(timing.uncaptured for timing in timings):
+        yield "*: no CUDA graph can be made of it, so what the host takes is in its time."
+    by = {timing.differ[KERNEL]: timing for timing in timings if KERNEL in timing.differ}
+    if by:
+        most = max(by)
+        yield f"Kernels differ from PyTorch by {most:.2g} of norms at most: {_name(by[most])}."
 
 
 def _table(found: Benchmark, phase: str) -> Table:
@@ -81,9 +99,13 @@ def _name(timing: Timing) -> str:
 
 def _cell(timing: Timing, way: str) -> str:
     if way in timing.failed:
-        why = timing.failed[way]
-        return why if len(why) < len("no GPU or so") else "fails"
-    return _us(timing.seconds.get(way))
+        return timing.failed[way] if _short(timing.failed[way]) else "fails"
+    return _us(timing.seconds.get(way)) + "*" * (way in timing.uncaptured)
+
+
+def _short(reason: str) -> bool:
+    """Whether a reason has room in a table."""
+    return len(reason) < len("no GPU or so")
 
 
 def _us(seconds: float | None) -> str:
@@ -105,7 +127,8 @@ def draw(found: Benchmark, path: Path) -> None:
     part of the time taken. Raises as `check_format`, and `OutputError` where it is not written.
     """
     check_format(path)
-    figure = _figure()(figsize=(13, 6), layout="constrained")
+    tall = max(6.0, 0.15 * len(found.timings))  # inches: each bar has its name beside it
+    figure = _figure()(figsize=(13, tall), layout="constrained")
     roofline, parts = figure.subplots(1, 2)
     figure.suptitle(f"{found.model} for {found.target.name}, on {found.machine.card}")
     _roofline(found, roofline)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -103,6 +104,21 @@ def test_every_way_is_timed_and_what_fails_stops_no_other(
         assert rate.own == "eager"
         assert rate.tokens("eager") == rate.demand.batch / rate.seconds["eager"]
         assert rate.reached is None  # a CPU is no measure of the target
+
+
+def test_rows_of_every_dtype_are_filled(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Numbers of a latent in float8 too, which PyTorch draws none of."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setitem(sys.modules, "machine", SimpleNamespace(machine=None))
+    script: dict[str, Any] = {"__name__": "measure"}
+    exec(registry.templates[SCRIPTS[0]], script)
+    rows = {str(d): torch.zeros(2, 9, 4, dtype=d) for d in (torch.float8_e4m3fn, torch.float64)}
+    cache = SimpleNamespace(buffers=[rows])
+    model = SimpleNamespace(new_cache=lambda batch, length: cache)
+    script["filled"](model, 2, {"context": 8})
+    assert all(buffer.double().std() > 0.5 for buffer in rows.values())
 
 
 def test_rates_are_held_against_the_bytes_that_none_can_save(package: Packaged) -> None:

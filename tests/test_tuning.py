@@ -82,6 +82,8 @@ def test_each_candidate_is_in_the_package_that_is_timed(package: Packaged, tmp_p
     assert rows == {(1, 4, 6, 12), (1, 4, 2, 12)}  # decode has them in what it appends
     prefill = [call for call in job.calls if call["file"] == "prefill_attention"]
     assert [call["operands"][1]["shape"][1] for call in prefill] == [16, 64, 128]
+    appending = [c for c in job.calls if any(o["kind"] == "slots" for o in c["operands"])]
+    assert {call["file"] for call in appending} == {"project_heads"}
 
 
 def test_the_commands_take_a_table_and_note_what_is_stale(

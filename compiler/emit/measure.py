@@ -29,6 +29,7 @@ ROUNDS = 15  # of which the median is taken; in each, every variant has its turn
 MEMORY = 0.15  # by how much a card's memory may differ from what its target states
 LEAST = 1e-3  # seconds of calls in a row: far above what a clock tells apart
 SETS = 64  # of operands at most, so that small ones do not take the memory
+KILLED = "it was killed, as what takes too much memory is"
 
 
 @dataclass(frozen=True)
@@ -138,6 +139,9 @@ def timed(
         pages = in_pages(op, sizes.context)
         arrived = {"arrived": name("arrived")} if counters else {}
         code = kernel.call(op.at("size"), *map(name, names), phases=(phase,), **pages, **arrived)
+    kept = _kept(op, operands, sizes) if op.stateful else []
+    if kept:
+        code = code.given_first(*(name(each["name"]) for each in kept))
     attributes = op.at("size").attributes().items()
     alone = alone and bool(gradients)
     drawn = [
@@ -157,6 +161,7 @@ def timed(
         "fresh": phase != "decode",
         "operands": drawn
         + ([_table(op, sizes)] if pages else [])
+        + kept
         + ([_counters(counters * sizes.batch)] if counters else []),
         "variants": [vars(variant) for variant in variants],
         "gradients": [i for i, key in enumerate(names) if key in gradients],
@@ -168,6 +173,18 @@ def _table(op: Op, sizes: Sizes) -> dict[str, Any]:
     """The table of pages: which row has which."""
     shape = table_shape(op, sizes)
     return {"name": "table", "dtype": "int32", "shape": shape, "of": 0, "kind": "table"}
+
+
+def _kept(op: Op, operands: tuple[TensorType, ...], sizes: Sizes) -> list[dict[str, Any]]:
+    """What caches keep of all tokens, one row's behind another's, and where this call's go."""
+    written = op.types(*operands)[-len(op.written) :]
+    found = []
+    for i, type in enumerate(written):
+        rows = sizes.batch * sizes.context, *(axis.size for axis in type.row)
+        found.append({"name": f"kept_{i}", "dtype": type.dtype, "shape": rows, "of": 0})
+    shape = sizes.batch, sizes.tokens
+    slots = {"name": "slots", "dtype": "int64", "shape": shape, "of": sizes.context}
+    return [*({**each, "kind": "kept"} for each in found), {**slots, "kind": "slots"}]
 
 
 def _counters(count: int) -> dict[str, Any]:
@@ -251,7 +268,7 @@ def told(folder: Path, script: str, environment: Mapping[str, str]) -> Iterator[
             child.kill()
             child.communicate()
         said.seek(0)
-        lines = said.read().replace(f"{folder}/", "").strip().splitlines() or ["it was killed"]
+        lines = said.read().replace(f"{folder}/", "").strip().splitlines() or [KILLED]
     if status == 4:
         raise EnvironmentMissing(
             f"measuring needs torch: {lines[-1]}\n  = help: pip install 'archsmith[triton]'"

@@ -233,6 +233,7 @@ def _values(module: Module, facts: Facts) -> dict[str, Any]:
         "appends": appends(plan),
         "routes": routes(plan),
         "triton_used": any(kernel.triton for kernel in plan.used()),
+        "early": "pdl" in plan.target.features,
         "tensors": Tensors(module, which, facts.copies, facts.repeated),
     }
 

@@ -61,7 +61,7 @@ def rungs(plan: Plan, demand: Demand) -> Iterator[Rung]:
     """All that there is to choose for a plan, each once: where there are two candidates or more."""
     alike: dict[Address, list[tuple[Choice, Kernel]]] = {}
     for choice, kernel in plan.compiled():
-        if kernel.triton and not choice.op.stateful:
+        if kernel.triton and not choice.op.keeps:
             where = address(kernel, choice.op, choice.operands)
             alike.setdefault(where, []).append((choice, kernel))
     for every in alike.values():

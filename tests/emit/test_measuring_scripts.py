@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import runpy
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -184,6 +185,14 @@ def test_counters_are_drawn_as_zeros(registry: Registry) -> None:
     assert "arrived" in call["expression"]
 
 
+def test_rows_are_kept_in_the_slots_of_the_last_tokens(registry: Registry) -> None:
+    drawn = script(registry, "operands.py").drawn
+    slots = {"kind": "slots", "dtype": "int64", "shape": [2, 3], "of": 5}
+    assert drawn(slots, "cpu").tolist() == [[2, 3, 4], [7, 8, 9]]
+    kept = {"kind": "kept", "dtype": "float8_e4m3fn", "shape": [10, 4], "of": 0}
+    assert drawn(kept, "cpu").dtype == torch.float8_e4m3fn
+
+
 def test_choices_that_nearly_tie_are_few(registry: Registry) -> None:
     """Of 200 rows two choose otherwise, with other weights; three are too many."""
     results = script(registry, "results.py")
@@ -195,3 +204,37 @@ def test_choices_that_nearly_tie_are_few(registry: Registry) -> None:
     assert results.difference((index, share), (index, weight)) == pytest.approx(0.2)
     other[0, 123, 0] += 1
     assert results.difference((other, weight), (index, weight)) == 1e30
+
+
+@pytest.mark.parametrize("waiting", [False, True])
+def test_no_graph_is_begun_of_calls_that_wait_for_the_gpu(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch, waiting: bool
+) -> None:
+    """By a stand-in for a GPU: a graph that fails may keep what memory it was given."""
+    modes, begun = ["default"], []
+
+    def function(x: int) -> None:
+        if waiting and modes[-1] == "error":
+            raise RuntimeError("called a synchronizing CUDA operation")
+
+    def graph(*_: Any, **__: Any) -> Any:
+        begun.append(modes[-1])
+        return nullcontext()
+
+    event = SimpleNamespace(
+        record=lambda: None, synchronize=lambda: None, elapsed_time=lambda end: 3.0
+    )
+    for name, stand_in in {
+        "set_sync_debug_mode": modes.append,
+        "graph": graph,
+        "CUDAGraph": lambda: SimpleNamespace(replay=lambda: None, pool=lambda: (0, 1)),
+        "Event": lambda enable_timing: event,
+        "synchronize": lambda: None,
+        "current_stream": lambda: None,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    run = script(registry, "clock.py").prepared(function, [[1], [2]], "cuda", 0.0)
+    assert run() == 3e-3 / 2
+    assert modes == ["default", "error", "default"]
+    assert begun == ([] if waiting else ["default"])
+    assert (run.captured, run.pool) == ((False, None) if waiting else (True, (0, 1)))

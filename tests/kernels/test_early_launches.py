@@ -212,6 +212,8 @@ $L__BB0_2:                              // %loop
         ),
         ("L2 [%rd1];", "L2 [%rd1]; { atom.add.u32 %r1, [%rd1], 1; }", "atom.add"),
         ("\tprefetch.global.L2 [%rd1];", "\tret;", "ret is before it waits"),
+        ("L2 [%rd1];", "L2 [%rd1]; discard.global.L2 [%rd1], 128;", "discard"),
+        ("\tld.global.b32", "\tld.global.L1::no_allocate.nc.b32", "reads what others"),
         ("bra \t$L__BB0_2", "bra \t$L__BB0_3", "ld.global"),
         (
             "\tgriddepcontrol.wait ;\n",
