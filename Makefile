@@ -3,8 +3,6 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# Python compiles what it imports, which is a small part of what is installed.
-PIP_INSTALL := $(BIN)/pip install --no-compile
 
 .PHONY: demo test fuzz ahead lint env clean
 
@@ -37,11 +35,11 @@ env: $(VENV)/.ready
 $(VENV)/.ready: pyproject.toml constraints.txt examples/custom_pass/pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "archsmith needs Python 3.11 or newer: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
-	$(PIP_INSTALL) --constraint constraints.txt "setuptools>=77"
-	$(PIP_INSTALL) --constraint constraints.txt torch
-	$(PIP_INSTALL) --constraint constraints.txt --no-build-isolation --editable ".[triton,iree,text,dev]"
-	$(PIP_INSTALL) --no-deps --no-build-isolation --editable examples/custom_pass
-	$(PIP_INSTALL) --no-deps --target $(VENV)/triton-3.6 "triton==3.6.*"
+	$(BIN)/pip install --constraint constraints.txt "setuptools>=77"
+	$(BIN)/pip install --constraint constraints.txt torch
+	$(BIN)/pip install --constraint constraints.txt --no-build-isolation --editable ".[triton,iree,text,dev]"
+	$(BIN)/pip install --no-deps --no-build-isolation --editable examples/custom_pass
+	$(BIN)/pip install --no-deps --target $(VENV)/triton-3.6 "triton==3.6.*"
 	touch $@
 
 clean:
