@@ -240,8 +240,12 @@ def test_what_is_compiled_is_followed(ahead: Ahead) -> None:
     plan = planned("deepseek-v2-lite", "O2")
     (files,) = emit_kernels([(plan, ())], registry().templates)
     calls = [call for call in calls_of(plan) if call["file"] == "head_product"][:1]
-    path = "kernels/head_product.py"
-    broken = {**files, path: files[path].replace("    begin()\n", "")}
-    assert broken != files
-    with pytest.raises(ProofError, match="before others have ended, but cp"):
-        ahead.compile(broken, calls, plan.target)
+    assert ahead.compile(files, calls, plan.target)
+    for path, line in (
+        ("kernels/head_product.py", "    begin()\n"),
+        ("kernels/launches.py", "        tl.extra.cuda.gdc_wait()\n"),
+    ):
+        broken = {**files, path: files[path].replace(line, "")}
+        assert broken != files
+        with pytest.raises(ProofError, match="before others have ended, but cp"):
+            ahead.compile(broken, calls, plan.target)
