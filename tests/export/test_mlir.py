@@ -119,7 +119,7 @@ def test_a_module_has_the_types_of_its_spec_and_tells_its_arguments(export: Expo
     """Weights and cache in bfloat16, products summed in float32."""
 
     def narrow(page: str, /) -> str:
-        return shallow(page).replace("dtype: float32", "dtype: bfloat16")
+        return page.replace("dtype: float32", "dtype: bfloat16")
 
     module = export("tiny-deepseek-v3", narrow, tokens=4)
     (parameters,) = re.findall(r"func\.func @prefill\((.*)\) ->", module.text)
@@ -134,7 +134,7 @@ def test_a_module_has_the_types_of_its_spec_and_tells_its_arguments(export: Expo
     assert (dtypes["embed"], dtypes["router_bias"]) == ("bfloat16", "float32")
     products = r"linalg\.(?:batch_)?matmul.* outs\(%\S+ : tensor<\S*x(\w+)>\)"
     sums = re.findall(products, module.text)
-    assert len(sums) >= 20
+    assert len(sums) > 20
     assert set(sums) == {"f32"}
 
 

@@ -75,6 +75,7 @@ def test_it_is_installed_and_works(installed: Path, tmp_path: Path) -> None:
     [
         ("src", "first.factor * second.factor)", "first.factor + second.factor)", "differs by"),
         ("src", "return f", "return None and f", "made"),
+        ("src", "return op.scale(op.scale", "return op.softcap(op.scale", "and not"),
         ("tests", "because: %h is", "because: %h was", "does not say '%h was"),
     ],
 )
